@@ -1,0 +1,39 @@
+# Two commands are all a fresh machine needs: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The editable install links file by file, so it is made again when a file is added or removed.
+FILES := $(sort $(shell find compiler passes codegen runtime_stub -type f -not -path '*/__pycache__/*'))
+LAYOUT := $(VENV)/.layout-$(shell (echo $(FILES); cat pyproject.toml) | cksum | cut -d' ' -f1)
+
+.PHONY: demo test lint zoo install clean
+
+install: $(LAYOUT)
+
+$(LAYOUT): | $(VENV)/.created
+	rm -f $(VENV)/.layout-*
+	$(BIN)/pip install --quiet --config-settings editable_mode=strict -e '.[dev,demo]'
+	touch $@
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p occ
+
+test: lint
+	$(BIN)/python -m pytest
+
+demo: install
+	$(BIN)/python examples/demo.py
+
+zoo: install
+	$(BIN)/pip install --quiet --no-deps -r benchmarks/zoo-requirements.txt
+	$(BIN)/python benchmarks/zoo.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

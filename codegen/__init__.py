@@ -1,0 +1,1 @@
+"""From a Plan to the artifact: the readable program, the weights, the archive."""

@@ -1,0 +1,131 @@
+"""Element-wise operators with out overloads that write where they are told to and allocate nothing."""
+
+from __future__ import annotations
+
+from occ.codegen.kernels.table import Kernel, out_call, template, updated_call
+
+# torch function: ATen overloads it computes. Either tensor operand may be overwritten.
+_BINARY = {
+    "add": ("add.Tensor", "add.Scalar"),
+    "sub": ("sub.Tensor", "sub.Scalar"),
+    "mul": ("mul.Tensor", "mul.Scalar"),
+    "div": ("div.Tensor", "div.Scalar", "div.Tensor_mode", "div.Scalar_mode"),
+    "pow": ("pow.Tensor_Scalar", "pow.Tensor_Tensor", "pow.Scalar"),
+    "atan2": ("atan2.default",),
+    "minimum": ("minimum.default",),
+    "maximum": ("maximum.default",),
+    "fmod": ("fmod.Tensor", "fmod.Scalar"),
+    "remainder": ("remainder.Tensor", "remainder.Scalar"),
+    "eq": ("eq.Tensor", "eq.Scalar"),
+    "ne": ("ne.Tensor", "ne.Scalar"),
+    "lt": ("lt.Tensor", "lt.Scalar"),
+    "le": ("le.Tensor", "le.Scalar"),
+    "gt": ("gt.Tensor", "gt.Scalar"),
+    "ge": ("ge.Tensor", "ge.Scalar"),
+    "logical_and": ("logical_and.default",),
+    "logical_or": ("logical_or.default",),
+    "logical_xor": ("logical_xor.default",),
+    "bitwise_and": ("bitwise_and.Tensor", "bitwise_and.Scalar", "__and__.Tensor", "__and__.Scalar"),
+    "bitwise_or": ("bitwise_or.Tensor", "bitwise_or.Scalar", "__or__.Tensor", "__or__.Scalar"),
+    "bitwise_xor": ("bitwise_xor.Tensor", "bitwise_xor.Scalar", "__xor__.Tensor", "__xor__.Scalar"),
+}
+
+_UNARY = (
+    "abs",
+    "acos",
+    "asin",
+    "atan",
+    "bitwise_not",
+    "ceil",
+    "cos",
+    "cosh",
+    "erf",
+    "erfc",
+    "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "isneginf",
+    "isposinf",
+    "log",
+    "log10",
+    "log1p",
+    "log2",
+    "logical_not",
+    "neg",
+    "reciprocal",
+    "round",
+    "rsqrt",
+    "sigmoid",
+    "sign",
+    "sin",
+    "sinh",
+    "sqrt",
+    "tan",
+    "tanh",
+    "trunc",
+)
+
+_ACTIVATIONS = (
+    "elu",
+    "gelu",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "leaky_relu",
+    "mish",
+    "silu",
+    "softplus",
+    "hardshrink",
+    "softshrink",
+    "log_sigmoid",
+)
+
+KERNELS: tuple[Kernel, ...] = (
+    *(
+        Kernel(name, out_call(f"torch.{name}"), ops, overwrites=("self", "other", "exponent"))
+        for name, ops in _BINARY.items()
+    ),
+    *(Kernel(name, out_call(f"torch.{name}"), (f"{name}.default",), overwrites=("self",)) for name in _UNARY),
+    *(
+        Kernel(name, out_call(f"aten.{name}.out"), (f"{name}.default",), overwrites=("self",))
+        for name in _ACTIVATIONS
+    ),
+    Kernel(
+        "relu", template("torch.clamp_min({self}, 0, out={out})"), ("relu.default",), overwrites=("self",)
+    ),
+    Kernel(
+        "relu6", template("torch.clamp({self}, 0, 6, out={out})"), ("relu6.default",), overwrites=("self",)
+    ),
+    Kernel("clamp", out_call("torch.clamp"), ("clamp.default", "clamp.Tensor"), overwrites=("self",)),
+    Kernel(
+        "clamp_min",
+        out_call("torch.clamp_min"),
+        ("clamp_min.default", "clamp_min.Tensor"),
+        overwrites=("self",),
+    ),
+    Kernel(
+        "clamp_max",
+        out_call("torch.clamp_max"),
+        ("clamp_max.default", "clamp_max.Tensor"),
+        overwrites=("self",),
+    ),
+    Kernel("where", out_call("torch.where"), ("where.self",), overwrites=("self", "other")),
+    Kernel(
+        "addcmul", out_call("torch.addcmul"), ("addcmul.default",), overwrites=("self", "tensor1", "tensor2")
+    ),
+    Kernel(
+        "addcdiv", out_call("torch.addcdiv"), ("addcdiv.default",), overwrites=("self", "tensor1", "tensor2")
+    ),
+    Kernel("lerp", out_call("torch.lerp"), ("lerp.Tensor", "lerp.Scalar"), overwrites=("self", "end")),
+    # Scale and shift by constants: a batch norm that no convolution took up.
+    Kernel("affine", template("torch.addcmul({shift}, {x}, {scale}, out={out})"), overwrites=("x",)),
+    Kernel("copy", template("{out}.copy_({source})")),
+    Kernel("fill", template("{out}.fill_({value})")),
+    Kernel(
+        "masked_fill",
+        updated_call("masked_fill_"),
+        ("masked_fill.Scalar", "masked_fill.Tensor"),
+        overwrites=("self",),
+    ),
+)

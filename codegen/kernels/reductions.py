@@ -1,0 +1,66 @@
+"""Reductions, softmax, normalisation and pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from occ.codegen.kernels.table import Kernel, Operand, Spec, out_call, template
+
+
+def _pool_indices(args: Mapping[str, Operand], out: Spec) -> tuple[Spec, ...]:
+    return (Spec("int64", out.shape, out.strides),)
+
+
+KERNELS: tuple[Kernel, ...] = (
+    Kernel("sum", out_call("torch.sum"), ("sum.dim_IntList",)),
+    Kernel("mean", out_call("torch.mean"), ("mean.dim",)),
+    Kernel("prod", out_call("torch.prod"), ("prod.dim_int",)),
+    Kernel("amax", out_call("torch.amax"), ("amax.default",)),
+    Kernel("amin", out_call("torch.amin"), ("amin.default",)),
+    Kernel("argmax", out_call("torch.argmax"), ("argmax.default",)),
+    Kernel("argmin", out_call("torch.argmin"), ("argmin.default",)),
+    Kernel("any", out_call("torch.any"), ("any.dim",)),
+    Kernel("all", out_call("torch.all"), ("all.dim",)),
+    Kernel("cumsum", out_call("torch.cumsum"), ("cumsum.default",)),
+    Kernel("vector_norm", out_call("torch.linalg.vector_norm"), ("linalg_vector_norm.default",)),
+    Kernel(
+        "softmax",
+        template("aten._softmax.out({self}, {dim}, False, out={out})"),
+        ("_softmax.default",),
+        overwrites=("self",),
+    ),
+    Kernel(
+        "log_softmax",
+        template("aten._log_softmax.out({self}, {dim}, False, out={out})"),
+        ("_log_softmax.default",),
+    ),
+    Kernel(
+        "layer_norm",
+        template("kernels.layer_norm({input}, {normalized_shape}, {weight}, {bias}, {eps}, {rows}, {out})"),
+        overwrites=("input",),
+        dense=("input",),
+    ),
+    Kernel(
+        "group_norm",
+        template("kernels.group_norm({input}, {num_groups}, {weight}, {bias}, {eps}, {out})"),
+        overwrites=("input",),
+    ),
+    Kernel(
+        "max_pool",
+        template(
+            "kernels.max_pool({self}, {kernel_size}, {stride}, {padding}, {dilation}, {ceil_mode},"
+            " {scratch}, {out})"
+        ),
+        scratch=_pool_indices,
+    ),
+    Kernel("avg_pool", out_call("aten.avg_pool2d.out"), ("avg_pool2d.default",)),
+    Kernel("adaptive_avg_pool2d", out_call("aten.adaptive_avg_pool2d.out")),
+    Kernel("adaptive_avg_pool3d", out_call("aten.adaptive_avg_pool3d.out")),
+    Kernel("upsample_nearest1d", out_call("aten.upsample_nearest1d.out")),
+    Kernel("upsample_nearest2d", out_call("aten.upsample_nearest2d.out")),
+    Kernel("upsample_nearest3d", out_call("aten.upsample_nearest3d.out")),
+    Kernel("upsample_linear1d", out_call("aten.upsample_linear1d.out")),
+    Kernel("upsample_bilinear2d", out_call("aten.upsample_bilinear2d.out")),
+    Kernel("upsample_bicubic2d", out_call("aten.upsample_bicubic2d.out")),
+    Kernel("upsample_trilinear3d", out_call("aten.upsample_trilinear3d.out")),
+)

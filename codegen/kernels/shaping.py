@@ -1,0 +1,47 @@
+"""Operators that move elements: indexing, joining, padding, updating in place."""
+
+from __future__ import annotations
+
+from occ.codegen.kernels.table import Kernel, out_call, template, updated_call
+
+# In-place tensor method: the functional ATen overloads it stands for.
+_UPDATES = {
+    "index_copy_": ("index_copy.default",),
+    "index_add_": ("index_add.default",),
+    "index_put_": ("index_put.default",),
+    "scatter_": ("scatter.src", "scatter.value"),
+    "scatter_add_": ("scatter_add.default",),
+    "scatter_reduce_": ("scatter_reduce.two",),
+    "masked_scatter_": ("masked_scatter.default",),
+}
+
+KERNELS: tuple[Kernel, ...] = (
+    *(
+        Kernel(method.rstrip("_"), updated_call(method), ops, overwrites=("self",))
+        for method, ops in _UPDATES.items()
+    ),
+    Kernel("cat", template("torch.cat({tensors}, {dim}, out={out})")),
+    Kernel("concatenate", template("kernels.concatenate({tensors}, {dim}, {out})")),
+    Kernel("stack", out_call("torch.stack"), ("stack.default",)),
+    Kernel("index", out_call("aten.index.Tensor_out"), ("index.Tensor",)),
+    Kernel("index_select", out_call("torch.index_select"), ("index_select.default",)),
+    Kernel("take_along_dim", out_call("torch.gather"), ("gather.default",)),
+    Kernel("embedding", template("kernels.embedding({weight}, {indices}, {out})")),
+    Kernel("gather", template("gather({stored}, {indices}, {out}, {scratch})")),
+    Kernel("constant_pad", template("kernels.constant_pad({self}, {pad}, {value}, {out})")),
+    Kernel("flip", template("kernels.flip({self}, {dims}, {out})"), ("flip.default",)),
+    Kernel("roll", template("kernels.roll({self}, {shifts}, {dims}, {out})")),
+    Kernel("repeat", template("kernels.repeat({self}, {repeats}, {out})"), ("repeat.default",)),
+    Kernel(
+        "slice_scatter",
+        template("kernels.slice_scatter({self}, {src}, {dim}, {start}, {end}, {step}, {out})"),
+        ("slice_scatter.default",),
+        overwrites=("self",),
+    ),
+    Kernel(
+        "select_scatter",
+        template("kernels.select_scatter({self}, {src}, {dim}, {index}, {out})"),
+        ("select_scatter.default",),
+        overwrites=("self",),
+    ),
+)

@@ -1,0 +1,103 @@
+"""What an entry of the kernel table says, and how its call is written.
+
+An entry names a kernel: how it is called so that the result lands in memory it is given, which operands'
+bytes the result may overwrite, what scratch it needs, and along which axes it can be cut into parts.
+Entries with `ops` also say which ATen overloads they compute as they stand: the lowering takes the operands
+by the operator's own argument names, and shape, type and strides of the result from its meta kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from occ.ir import SplitAxis
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Type and layout of a tensor: strides in elements."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+Operand = object
+"""A Spec, or a literal (None, bool, number, string, or a tuple of operands)."""
+
+Call = Callable[[Mapping[str, str], Sequence[str], Sequence[str]], str]
+"""Texts of the operands by name, of the results, of the scratch -> text of the call."""
+
+# Arguments that ATen takes by keyword only, over all entries written by `out_call`.
+_KEYWORDS = frozenset({"alpha", "approximate", "dtype", "rounding_mode", "value"})
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One entry. `overwrites` is in order of preference; the result must have the operand's shape, strides
+    and element size for it to apply."""
+
+    name: str
+    call: Call
+    ops: tuple[str, ...] = ()
+    overwrites: tuple[str, ...] = ()
+    scratch: Callable[[Mapping[str, Operand], Spec], tuple[Spec, ...]] | None = None
+    splits: Callable[[Mapping[str, Operand], Spec], tuple[SplitAxis, ...]] | None = None
+    dense: tuple[str, ...] = field(default=())
+    """Operands the kernel needs contiguous."""
+
+
+def template(text: str) -> Call:
+    """A call written as a format string over operand names, {out} and {scratch}."""
+
+    def call(args: Mapping[str, str], outs: Sequence[str], scratch: Sequence[str]) -> str:
+        fields = dict(args)
+        if outs:
+            fields["out"] = outs[0]
+        if scratch:
+            fields["scratch"] = scratch[0]
+        return text.format(**fields)
+
+    return call
+
+
+def out_call(function: str) -> Call:
+    """A call of `function` with the operands in order and `out=`."""
+
+    def call(args: Mapping[str, str], outs: Sequence[str], scratch: Sequence[str]) -> str:
+        parts = [f"{name}={text}" if name in _KEYWORDS else text for name, text in args.items()]
+        out = outs[0] if len(outs) == 1 else f"({', '.join(outs)})"
+        return f"{function}({', '.join([*parts, f'out={out}'])})"
+
+    return call
+
+
+def updated_call(method: str) -> Call:
+    """A call of an in-place tensor method on a copy of the first operand (or on itself, in place)."""
+
+    def call(args: Mapping[str, str], outs: Sequence[str], scratch: Sequence[str]) -> str:
+        source, *rest = (
+            f"{name}={text}" if name in _UPDATE_KEYWORDS else text for name, text in args.items()
+        )
+        return f"kernels.updated({', '.join([source, f'torch.Tensor.{method}', outs[0], *rest])})"
+
+    return call
+
+
+_UPDATE_KEYWORDS = frozenset({"alpha", "reduce", "include_self"})
+
+
+def fallback_call(args: Mapping[str, str], outs: Sequence[str], scratch: Sequence[str]) -> str:
+    """A functional operator whose results are copied into place: the route of every op without an entry."""
+    # A name that ends in "=" is an argument that the operator takes by keyword only.
+    operands = [
+        f"{name}{text}" if name.endswith("=") else text
+        for name, text in args.items()
+        if name not in ("op", "results")
+    ]
+    call = f"{args['op']}({', '.join(operands)})"
+    if len(outs) == 1 and args["results"] == "None":
+        return f"{outs[0]}.copy_({call})"
+    listed = ", ".join(outs) + ("," if len(outs) == 1 else "")
+    return f"kernels.copy_results(({listed}), {args['results']}, {call})"

@@ -1,0 +1,410 @@
+"""The data that the stages hand to each other: Program, then LiveRanges, Sizing, Placement, Plan.
+
+Everything is frozen and made of tuples and integers; a pass returns new data and never changes its input.
+Units: sizes, offsets and extents are bytes, times are seconds, positions in time are step indices. A step's
+index is its position in `Program.steps`; a buffer's and a value's id is its position in its tuple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Union
+
+from occ.units import PAGE, round_up
+
+DTYPE_NBYTES: dict[str, int] = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+    "complex64": 8,
+    "complex128": 16,
+}
+
+
+class BufferKind(str, Enum):
+    """Where a buffer's bytes live.
+
+    INPUT and OUTPUT belong to the caller and are outside the arena. WEIGHT bytes come from the file, tile by
+    tile. ACTIVATION, SCRATCH and STATE get an offset in the arena; STATE keeps its bytes across runs.
+    """
+
+    INPUT = "input"
+    OUTPUT = "output"
+    WEIGHT = "weight"
+    ACTIVATION = "activation"
+    SCRATCH = "scratch"
+    STATE = "state"
+
+
+ARENA_KINDS = frozenset({BufferKind.ACTIVATION, BufferKind.SCRATCH, BufferKind.STATE})
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """An allocation unit of `nbytes` bytes. Views, in-place results and concat pieces share one."""
+
+    id: int
+    name: str
+    kind: BufferKind
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A typed, strided view of part of a buffer: `offset` in bytes, `strides` in elements."""
+
+    id: int
+    name: str
+    buffer: int
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def itemsize(self) -> int:
+        return DTYPE_NBYTES[self.dtype]
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Half-open byte range within the buffer that the view spans; empty for no elements."""
+        if 0 in self.shape:
+            return (self.offset, self.offset)
+        reach = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        return (self.offset, self.offset + (reach + 1) * self.itemsize)
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """An operand that is a value."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """An operand written into the program as it stands, such as `torch.float16`."""
+
+    text: str
+
+
+Arg = Union[None, bool, int, float, str, Ref, Symbol, tuple["Arg", ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitAxis:
+    """One way to cut a step into parts that together do the same.
+
+    The axis has `extent` rows; parts begin at multiples of `granule`. `operands` names the operands that are
+    sliced and along which dimension; `outputs` gives the sliced dimension of each result. Where `staged`, a
+    part's result is computed in contiguous scratch and copied into its slice, because the kernel would stage
+    a strided result outside the arena.
+    """
+
+    name: str
+    extent: int
+    granule: int
+    operands: tuple[tuple[str, int], ...]
+    outputs: tuple[int, ...]
+    staged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One kernel call.
+
+    `args` are named operands in the kernel's order; `outs` the values it writes; `scratch` values it may
+    write and that are dead afterwards. A kernel that reads what a result's bytes held before has that value
+    among its args too. `stored` lists the values that the step reads from the file itself, by row (a
+    gather); they need no tile.
+    """
+
+    name: str
+    module: str
+    kernel: str
+    args: tuple[tuple[str, Arg], ...]
+    outs: tuple[int, ...]
+    scratch: tuple[int, ...] = ()
+    stored: tuple[int, ...] = ()
+    splits: tuple[SplitAxis, ...] = ()
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Ids of the values the step reads in memory, in order of its operands, each once."""
+        found: dict[int, None] = {}
+        for _, arg in self.args:
+            for ref in refs_of(arg):
+                found.setdefault(ref.value)
+        return tuple(value for value in found if value not in self.stored)
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        return self.outs + self.scratch
+
+
+def refs_of(arg: Arg) -> Iterator[Ref]:
+    """Every value reference inside an operand."""
+    if isinstance(arg, Ref):
+        yield arg
+    elif isinstance(arg, tuple):
+        for item in arg:
+            yield from refs_of(item)
+
+
+@dataclass(frozen=True, slots=True)
+class Grain:
+    """The smallest piece of a weight that is loaded or split on its own: bytes [first, first + nbytes) of
+    weight buffer `weight`, at `file_offset` of the artifact.
+
+    Grains are ordered by file offset, which is the order of first use. Those of one weight follow each other
+    without a gap. A tile may begin only at a grain whose file offset is a multiple of PAGE.
+    """
+
+    weight: int
+    first: int
+    nbytes: int
+    file_offset: int
+
+    @property
+    def end(self) -> int:
+        return self.first + self.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One tensor the caller passes, by name."""
+
+    name: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One tensor the caller gets. `value` is a view of an OUTPUT buffer, or of an INPUT buffer where the
+    model returns its input as it is."""
+
+    name: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A buffer kept across runs. Its initial bytes are `nbytes` at `file_offset`, or zeros where that is
+    None."""
+
+    name: str
+    buffer: int
+    file_offset: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A model as a fixed order of kernel calls over buffers.
+
+    `input_tree` and `output_tree` describe the caller's structures in JSON: {"tensor": i} for the i-th input
+    or output, {"constant": x}, or {"tuple" | "list": [...]} and {"dict": [[key, tree], ...]}. `input_tree` is
+    {"tuple": [args tuple, kwargs dict]}. `weights_nbytes` counts every weight once; `file_nbytes` is the
+    length of the weight part of the artifact, a multiple of PAGE; `activation_peak` is that of the exported
+    graph in its own order (the design's `demand` = weights_nbytes + activation_peak).
+    """
+
+    name: str
+    buffers: tuple[Buffer, ...]
+    values: tuple[Value, ...]
+    steps: tuple[Step, ...]
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    states: tuple[State, ...]
+    grains: tuple[Grain, ...]
+    input_tree: object
+    output_tree: object
+    weights_nbytes: int
+    file_nbytes: int
+    activation_peak: int
+
+    @property
+    def demand(self) -> int:
+        return self.weights_nbytes + self.activation_peak
+
+    @property
+    def outputs_nbytes(self) -> int:
+        return sum(b.nbytes for b in self.buffers if b.kind is BufferKind.OUTPUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a rewrite applies to the unsplit Program; the pipeline searches over these.
+
+    `splits` holds (step index, axis name, parts) of the unsplit program, ordered by step; `gathers` the
+    steps (kernel `embedding`) whose table stays in the file.
+    """
+
+    splits: tuple[tuple[int, str, int], ...] = ()
+    gathers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """What a step takes on the target: seconds of computing, bytes taken outside the arena."""
+
+    seconds: float
+    workspace: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The unit of loading: grains [first_grain, last_grain) of the file, `nbytes` from `file_offset`, both
+    multiples of PAGE."""
+
+    id: int
+    first_grain: int
+    last_grain: int
+    file_offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRange:
+    """Half-open interval of steps in which bytes must not be touched by another."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The reading of a streamed tile.
+
+    It is submitted just before step `issue` runs and is complete when step `deadline` starts; its bytes are
+    taken until after step `last_use`. With `wraps`, `issue` (> last_use) lies in the run before: the next
+    run's head is loaded in this run's tail. 0 <= deadline <= last_use, and issue <= deadline unless it wraps.
+    """
+
+    tile: int
+    issue: int
+    deadline: int
+    last_use: int
+    wraps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """Which tiles are resident and when each other is loaded; what the placement has to fit.
+
+    Resident tiles are loaded once, before the first run. `loads` are in order of submission within one run
+    of the steady state (by issue step, then file offset). `pool_nbytes` is what the arena may take.
+    """
+
+    tiles: tuple[Tile, ...]
+    resident: tuple[int, ...]
+    loads: tuple[Load, ...]
+    pool_nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementItem:
+    """Bytes that need one offset (a multiple of `alignment`) for all of `ranges`: disjoint, ascending,
+    half-open intervals of steps."""
+
+    name: str
+    nbytes: int
+    alignment: int
+    ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Offsets in the order of the items. `height` is the largest offset + nbytes; `bound` the largest sum of
+    live bytes over all steps; `optimal` says that no smaller height exists (proven)."""
+
+    offsets: tuple[int, ...]
+    height: int
+    bound: int
+    optimal: bool
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the time model says of the steady state (seconds, bytes a run), and of the first run."""
+
+    latency: float
+    compute: float
+    stall: float
+    streamed_nbytes: int
+    cold_start: float
+
+    @property
+    def stall_share(self) -> float:
+        return self.stall / self.latency if self.latency else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Where the bytes go. `limit` is None where the user set none."""
+
+    limit: int | None
+    arena: int
+    outputs: int
+    loader: int
+    workspace: int
+
+    @property
+    def total(self) -> int:
+        return self.arena + self.outputs + self.loader + self.workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the artifact is made for: fixed at compile, checked or set at load."""
+
+    device: str
+    threads: int
+    spin: str
+    torch: str
+    cpu: str
+    profile_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A program with everything about memory decided.
+
+    `buffer_offsets` gives (buffer id, offset) of every buffer that lies in the arena; `tile_offsets` one
+    offset per tile. `costs` has one entry per step.
+    """
+
+    program: Program
+    choices: Choices
+    sizing: Sizing
+    buffer_offsets: tuple[tuple[int, int], ...]
+    tile_offsets: tuple[int, ...]
+    placement: Placement
+    costs: tuple[StepCost, ...]
+    budget: Budget
+    prediction: Prediction
+    machine: Machine
+
+
+def tile_nbytes(program: Program, first_grain: int, last_grain: int) -> int:
+    """Bytes of the tile of grains [first_grain, last_grain), padded to whole pages."""
+    grains = program.grains
+    end = grains[last_grain - 1].file_offset + grains[last_grain - 1].nbytes
+    return round_up(end - grains[first_grain].file_offset, PAGE)
+
+
+def weight_file_offsets(program: Program) -> dict[int, int]:
+    """File offset of byte 0 of every weight buffer; its grains follow each other without a gap."""
+    starts: dict[int, int] = {}
+    for grain in program.grains:
+        starts.setdefault(grain.weight, grain.file_offset - grain.first)
+    return starts

@@ -1,0 +1,186 @@
+"""Who shares whose bytes: concat pieces written in place, results over operands that die, dead steps.
+
+Each function changes the draft; they run in the order of `share`. Sharing lengthens live ranges but never
+raises the sum of live bytes at the step it applies to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from occ.codegen.kernels import kernel_named
+from occ.ir import BufferKind
+from occ.lower.draft import Draft, StepDraft, Traced, same_layout
+
+KEPT = frozenset({BufferKind.OUTPUT, BufferKind.STATE, BufferKind.INPUT})
+
+
+def share(draft: Draft) -> None:
+    drop_dead_steps(draft)
+    join_concat_pieces(draft)
+    reuse_dying_operands(draft)
+    drop_copies_onto_themselves(draft)
+
+
+def drop_dead_steps(draft: Draft) -> None:
+    """Remove steps whose results nobody reads and the caller does not get."""
+    needed: set[int] = set()
+    kept: list[StepDraft] = []
+    for step in reversed(draft.steps):
+        if any(out.buffer in needed or draft.buffers[out.buffer].kind in KEPT for out in step.outs):
+            needed.update(operand.buffer for operand in step.operands())
+            kept.append(step)
+    draft.steps[:] = reversed(kept)
+
+
+def join_concat_pieces(draft: Draft) -> None:
+    """Let the parts of a concatenation be computed where they end up, where those slices are contiguous."""
+    steps: list[StepDraft] = []
+    for step in draft.steps:
+        if step.kernel != "cat":
+            steps.append(step)
+            continue
+        out, dim, parts = step.outs[0], step.args["dim"], step.args["tensors"]
+        contiguous = _slices_are_contiguous(out, dim)
+        first, pending = 0, []
+        joined: set[int] = set()
+        for part in parts:
+            extent = part.meta.shape[dim]
+            buffer = draft.buffers[part.buffer]
+            target = Traced(out.name, out.buffer, out.meta.narrow(dim, first, extent))
+            if (
+                contiguous
+                and buffer.kind is BufferKind.ACTIVATION
+                and buffer.part_of is None
+                and part.buffer not in joined
+                and part.buffer != out.buffer
+                and part.is_whole(buffer)
+                and same_layout(part.meta, target.meta.stride())
+            ):
+                buffer.part_of, buffer.offset = out.buffer, target.offset
+                joined.add(part.buffer)
+            else:
+                pending.append((part, target))
+            first += extent
+        if not joined:
+            steps.append(step)
+            continue
+        for part, target in pending:
+            steps.append(StepDraft(step.name, step.module, "copy", {"source": part}, [target]))
+    draft.steps[:] = steps
+
+
+def _slices_are_contiguous(out: Traced, dim: int) -> bool:
+    stride = out.meta.stride(dim)
+    return all(
+        size == 1 or other == dim or out.meta.stride(other) < stride
+        for other, size in enumerate(out.meta.shape)
+    )
+
+
+def reuse_dying_operands(draft: Draft) -> None:
+    """Let a result take the bytes of an operand that nobody needs afterwards."""
+    last_read: dict[int, int] = {}
+    last_write: dict[int, int] = {}
+    for index, step in enumerate(draft.steps):
+        for operand in step.operands():
+            last_read[draft.root(operand.buffer)[0]] = index
+        for out in step.outs:
+            last_write[draft.root(out.buffer)[0]] = index
+    for index, step in enumerate(draft.steps):
+        if len(step.outs) != 1:
+            continue
+        for name in kernel_named(step.kernel).overwrites:
+            operand = step.args.get(name)
+            if isinstance(operand, Traced) and _may_overwrite(
+                draft, step, operand, index, last_read, last_write
+            ):
+                _merge(draft, operand, step.outs[0], last_read, last_write)
+                break
+
+
+def _may_overwrite(
+    draft: Draft,
+    step: StepDraft,
+    operand: Traced,
+    index: int,
+    last_read: dict[int, int],
+    last_write: dict[int, int],
+) -> bool:
+    out = step.outs[0]
+    target = draft.buffers[out.buffer]
+    root, offset = draft.root(operand.buffer)
+    source = draft.buffers[root]
+    if source.kind not in (BufferKind.ACTIVATION, BufferKind.STATE) or root == draft.root(out.buffer)[0]:
+        return False
+    if target.part_of is not None or target.kind not in (BufferKind.ACTIVATION, BufferKind.OUTPUT):
+        return False
+    if source.kind is BufferKind.STATE and target.kind is BufferKind.OUTPUT:
+        return False
+    if last_read.get(root, -1) > index:
+        return False
+    if source.kind is BufferKind.ACTIVATION and last_write.get(root, -1) >= index:
+        return False
+    same_bytes = (
+        offset == 0
+        and operand.is_whole(source)
+        and out.is_whole(target)
+        and operand.meta.element_size() == out.meta.element_size()
+        and tuple(operand.meta.shape) == tuple(out.meta.shape)
+        and same_layout(operand.meta, out.meta.stride())
+    )
+    return same_bytes and all(
+        _same_view(other, operand) for other in step.operands() if draft.root(other.buffer)[0] == root
+    )
+
+
+def _same_view(one: Traced, other: Traced) -> bool:
+    return (
+        one.buffer == other.buffer
+        and one.meta.storage_offset() == other.meta.storage_offset()
+        and tuple(one.meta.shape) == tuple(other.meta.shape)
+        and same_layout(one.meta, other.meta.stride())
+    )
+
+
+def _merge(
+    draft: Draft, operand: Traced, out: Traced, last_read: dict[int, int], last_write: dict[int, int]
+) -> None:
+    root = draft.root(operand.buffer)[0]
+    if draft.buffers[root].kind is BufferKind.STATE:
+        winner, loser = root, out.buffer
+    else:
+        winner, loser = out.buffer, root
+    draft.buffers[loser].part_of, draft.buffers[loser].offset = winner, 0
+    for last in (last_read, last_write):
+        last[winner] = max(last.get(winner, -1), last.pop(loser, -1))
+
+
+def drop_copies_onto_themselves(draft: Draft) -> None:
+    """Remove copies whose source and target became the same bytes (a state updated in place)."""
+
+    def is_same(step: StepDraft) -> bool:
+        if step.kernel != "copy":
+            return False
+        source, out = step.args["source"], step.outs[0]
+        places = [
+            (root, offset + tensor.offset)
+            for tensor in (source, out)
+            for root, offset in [draft.root(tensor.buffer)]
+        ]
+        return (
+            places[0] == places[1]
+            and source.meta.dtype == out.meta.dtype
+            and same_layout(source.meta, out.meta.stride())
+        )
+
+    draft.steps[:] = [step for step in draft.steps if not is_same(step)]
+
+
+def buffers_touched(draft: Draft) -> Collection[int]:
+    """Root buffers that any step reads or writes, in order of first touch."""
+    touched: dict[int, None] = {}
+    for step in draft.steps:
+        for tensor in (*step.operands(), *step.outs, *step.scratch):
+            touched.setdefault(draft.root(tensor.buffer)[0])
+    return touched

@@ -1,0 +1,653 @@
+"""Proves a plan safe, knowing nothing of the passes that made it.
+
+Naive on purpose: everything is recomputed from the steps. A shadow of the arena says who owns every byte;
+walking the steps and loads of a few runs in order, each first write and each submitted load takes its bytes,
+and each access demands that its bytes still belong to what it means to touch. A load owns its bytes from its
+submission on, so the proof holds for every order in which reads may complete.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise, product
+from math import gcd
+
+from occ.errors import OccError
+from occ.ir import ARENA_KINDS, DTYPE_NBYTES, Buffer, BufferKind, Load, Plan, Program, Value, refs_of
+from occ.units import ALIGNMENT, PAGE, round_up
+
+RUNS = 3
+"""Runs that are walked: the first, which begins in a fresh arena, and two of the steady state."""
+
+
+class PlanError(OccError):
+    """A plan that must not run. The text names the step, the bytes and whose they are."""
+
+    exit_code = 4
+
+
+def verify(plan: Plan) -> None:
+    """Raise PlanError unless the plan is safe to run.
+
+    Proven are: references and byte ranges inside their bounds; every byte that a step reads or that the
+    caller gets written before; tiles and stored tables inside the file; one aligned offset per buffer and
+    tile, inside the arena; no two live buffers or tiles on the same bytes, over the cyclic schedule; every
+    weight that a step reads in one tile, loaded by then and intact; the budget's parts as they are. Not
+    proven: that kernels do what they declare, and what is measured (seconds, workspaces, loader bytes).
+
+    Takes time linear in steps and loads, up to the logarithm of the buffers live at once.
+    """
+    _check_program(plan.program)
+    _check_dataflow(plan.program)
+    _check_file(plan)
+    _check_loads(plan)
+    _check_offsets(plan)
+    _check_budget(plan)
+    _Walk(plan).check()
+
+
+# Structure -----------------------------------------------------------------------------------------------
+
+
+def _check_program(program: Program) -> None:
+    for position, buffer in enumerate(program.buffers):
+        if buffer.id != position or buffer.nbytes < 0:
+            raise PlanError(
+                f"buffer {buffer.name} at position {position} has id {buffer.id} and {buffer.nbytes} bytes"
+            )
+    for position, value in enumerate(program.values):
+        if value.id != position or not 0 <= value.buffer < len(program.buffers):
+            raise PlanError(
+                f"value {value.name} at position {position} has id {value.id}, buffer {value.buffer}"
+            )
+        if (
+            value.dtype not in DTYPE_NBYTES
+            or len(value.shape) != len(value.strides)
+            or min((*value.shape, *value.strides), default=0) < 0
+        ):
+            raise PlanError(
+                f"value {value.name} is no tensor: {value.dtype}, shape {value.shape}, strides {value.strides}"
+            )
+        first, last = value.extent
+        buffer = program.buffers[value.buffer]
+        if not 0 <= first <= last <= buffer.nbytes:
+            raise PlanError(
+                f"value {value.name} spans bytes {first}-{last} of buffer {buffer.name}, "
+                f"which has {buffer.nbytes}"
+            )
+    _check_steps(program)
+    _check_interface(program)
+
+
+def _check_steps(program: Program) -> None:
+    writing_inputs = False
+    for index, step in enumerate(program.steps):
+        operands = {ref.value for _, arg in step.args for ref in refs_of(arg)}
+        for value in operands.union(step.writes, step.stored):
+            if not 0 <= value < len(program.values):
+                raise PlanError(
+                    f"step {index} ({step.name}) refers to value {value}; there are {len(program.values)}"
+                )
+        for value in step.stored:
+            if value not in operands or _buffer(program, value).kind is not BufferKind.WEIGHT:
+                raise PlanError(
+                    f"step {index} ({step.name}) reads {program.values[value].name} from the file, "
+                    f"but it is no weight among its operands"
+                )
+        kinds = {_buffer(program, value).kind for value in step.writes}
+        if BufferKind.WEIGHT in kinds:
+            raise PlanError(f"step {index} ({step.name}) writes a weight")
+        writing_inputs = writing_inputs or BufferKind.INPUT in kinds
+        if writing_inputs and step.kernel != "copy":
+            raise PlanError(
+                f"step {index} ({step.name}) writes an input or follows a step that does, and is no copy; "
+                f"inputs change only by copies at the end of the program"
+            )
+
+
+def _check_interface(program: Program) -> None:
+    for given in program.inputs:
+        if not _is_of_kind(program, given.value, BufferKind.INPUT):
+            raise PlanError(f"input {given.name} is not a value that the caller owns")
+    for result in program.outputs:
+        if not _is_of_kind(program, result.value, BufferKind.OUTPUT, BufferKind.INPUT):
+            raise PlanError(f"output {result.name} is not a value that the caller owns")
+    states = [buffer.id for buffer in program.buffers if buffer.kind is BufferKind.STATE]
+    if sorted(state.buffer for state in program.states) != states:
+        raise PlanError("the states declared are not the buffers that are kept across runs")
+    for state in program.states:
+        end = (state.file_offset or 0) + program.buffers[state.buffer].nbytes
+        if state.file_offset is not None and not 0 <= state.file_offset <= end <= program.file_nbytes:
+            raise PlanError(
+                f"the initial bytes of state {state.name} are {state.file_offset}-{end} of the file, "
+                f"which has {program.file_nbytes}"
+            )
+
+
+def _is_of_kind(program: Program, value: int, *kinds: BufferKind) -> bool:
+    return 0 <= value < len(program.values) and _buffer(program, value).kind in kinds
+
+
+def _buffer(program: Program, value: int) -> Buffer:
+    return program.buffers[program.values[value].buffer]
+
+
+# Written before read, element by element -----------------------------------------------------------------
+
+
+def _check_dataflow(program: Program) -> None:
+    """Every element read in a run was written in it, but for inputs, weights and state."""
+    masks = _masks(program)
+    for index, step in enumerate(program.steps):
+        for read in step.reads:
+            value = program.values[read]
+            if value.buffer in masks and not masks[value.buffer].covers(value):
+                raise PlanError(
+                    f"step {index} ({step.name}) reads {value.name}, and no earlier step writes all of it"
+                )
+        for write in step.writes:
+            value = program.values[write]
+            if value.buffer in masks:
+                masks[value.buffer].mark(value)
+    for output in program.outputs:
+        value = program.values[output.value]
+        if value.buffer in masks and not masks[value.buffer].covers(value):
+            raise PlanError(f"no step writes all of output {output.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """The bytes of a value: blocks of `nbytes` that begin at `offset` plus any sum of multiples, one of each
+    of `dims` = (count, distance), outermost first."""
+
+    offset: int
+    dims: tuple[tuple[int, int], ...]
+    nbytes: int
+
+
+def _blocks(value: Value) -> _Blocks | None:
+    """The fewest such blocks; None where the value has no elements."""
+    if 0 in value.shape:
+        return None
+    nbytes = value.itemsize
+    dims: list[tuple[int, int]] = []
+    sized = zip(value.shape, value.strides, strict=True)
+    for distance, count in sorted((stride * value.itemsize, size) for size, stride in sized if size > 1):
+        if not dims and distance <= nbytes:
+            nbytes += (count - 1) * distance
+        elif dims and distance == dims[-1][0] * dims[-1][1]:
+            dims[-1] = (dims[-1][0] * count, dims[-1][1])
+        else:
+            dims.append((count, distance))
+    return _Blocks(value.offset, tuple(reversed(dims)), nbytes)
+
+
+class _Mask:
+    """Which bytes of one buffer have been written, in units that divide every block of its values."""
+
+    def __init__(self, values: list[_Blocks], nbytes: int) -> None:
+        unit = nbytes
+        for blocks in values:
+            unit = gcd(unit, blocks.offset, blocks.nbytes, *(distance for _, distance in blocks.dims))
+        self._unit = max(unit, 1)
+        self._written = bytearray(nbytes // self._unit)
+
+    def mark(self, value: Value) -> None:
+        for part in self._slices(value):
+            self._written[part] = b"\1" * len(range(*part.indices(len(self._written))))
+
+    def covers(self, value: Value) -> bool:
+        return all(0 not in self._written[part] for part in self._slices(value))
+
+    def _slices(self, value: Value) -> Iterator[slice]:
+        blocks = _blocks(value)
+        if blocks is None:
+            return
+        unit = self._unit
+        length = blocks.nbytes // unit
+        dims = [(count, distance // unit) for count, distance in blocks.dims]
+        # Slicing walks one dimension; it is the longest of those that remain, block included.
+        dims.append((length, 1))
+        count, distance = dims.pop(max(range(len(dims)), key=lambda dim: dims[dim][0]))
+        for starts in product(*(range(0, number * far, far) for number, far in dims)):
+            start = blocks.offset // unit + sum(starts)
+            yield slice(start, start + (count - 1) * distance + 1, distance)
+
+
+def _masks(program: Program) -> dict[int, _Mask]:
+    """A mask for every buffer whose bytes only the steps of a run provide."""
+    given = (BufferKind.INPUT, BufferKind.WEIGHT, BufferKind.STATE)
+    touched: dict[int, list[_Blocks]] = {b.id: [] for b in program.buffers if b.kind not in given}
+    used = {value for step in program.steps for value in step.reads + step.writes}
+    used.update(output.value for output in program.outputs)
+    for value in used:
+        blocks = _blocks(program.values[value])
+        if blocks is not None and program.values[value].buffer in touched:
+            touched[program.values[value].buffer].append(blocks)
+    return {buffer: _Mask(values, program.buffers[buffer].nbytes) for buffer, values in touched.items()}
+
+
+# The file ------------------------------------------------------------------------------------------------
+
+
+def _check_file(plan: Plan) -> None:
+    program = plan.program
+    if program.file_nbytes % PAGE:
+        raise PlanError(f"the file's weights take {program.file_nbytes} bytes, no multiple of {PAGE}")
+    for grain in program.grains:
+        weight = program.buffers[grain.weight] if 0 <= grain.weight < len(program.buffers) else None
+        if weight is None or weight.kind is not BufferKind.WEIGHT:
+            raise PlanError(f"the grain at byte {grain.file_offset} of the file belongs to no weight")
+        if not (0 <= grain.first < grain.end <= weight.nbytes) or not (
+            0 <= grain.file_offset <= program.file_nbytes - grain.nbytes
+        ):
+            raise PlanError(
+                f"the grain of {weight.name} at byte {grain.file_offset} of the file holds its bytes "
+                f"{grain.first}-{grain.end}; the weight has {weight.nbytes}, the file {program.file_nbytes}"
+            )
+    _check_grain_order(program)
+    _check_tiles(plan)
+    _check_stored(plan)
+
+
+def _check_grain_order(program: Program) -> None:
+    """Grains do not overlap in the file, and those of one weight follow each other from its first byte."""
+    ends: dict[int, tuple[int, int]] = {}
+    file_end = 0
+    for grain in program.grains:
+        name = program.buffers[grain.weight].name
+        if grain.file_offset < file_end:
+            raise PlanError(
+                f"the grain of {name} at byte {grain.file_offset} of the file begins before the end "
+                f"of the one before, {file_end}"
+            )
+        file_end = grain.file_offset + grain.nbytes
+        if ends.get(grain.weight, (0, grain.file_offset)) != (grain.first, grain.file_offset):
+            raise PlanError(
+                f"the grain of {name} at byte {grain.file_offset} of the file does not follow the one before"
+            )
+        ends[grain.weight] = (grain.end, file_end)
+
+
+def _check_tiles(plan: Plan) -> None:
+    program, tiles = plan.program, plan.sizing.tiles
+    for position, tile in enumerate(tiles):
+        if tile.id != position or not 0 <= tile.first_grain < tile.last_grain <= len(program.grains):
+            raise PlanError(
+                f"tile {tile.id} at position {position} holds grains {tile.first_grain}-{tile.last_grain} "
+                f"of {len(program.grains)}"
+            )
+        start = program.grains[tile.first_grain].file_offset
+        last = program.grains[tile.last_grain - 1]
+        nbytes = round_up(last.file_offset + last.nbytes - start, PAGE)
+        if start % PAGE or (tile.file_offset, tile.nbytes) != (start, nbytes):
+            raise PlanError(
+                f"tile {tile.id} is {tile.nbytes} bytes at byte {tile.file_offset} of the file, "
+                f"but its grains take {nbytes} at byte {start}, and tiles begin at multiples of {PAGE}"
+            )
+        if start + nbytes > program.file_nbytes:
+            raise PlanError(
+                f"tile {tile.id} ends at byte {start + nbytes} of a file of {program.file_nbytes}"
+            )
+    for left, right in pairwise(sorted(tiles, key=lambda tile: tile.file_offset)):
+        if left.file_offset + left.nbytes > right.file_offset or left.last_grain > right.first_grain:
+            raise PlanError(f"tiles {left.id} and {right.id} overlap at byte {right.file_offset} of the file")
+
+
+def _check_stored(plan: Plan) -> None:
+    program = plan.program
+    filed: dict[int, int] = {}
+    for grain in program.grains:
+        filed[grain.weight] = grain.end
+    for index, step in enumerate(program.steps):
+        for value in step.stored:
+            stored = program.values[value]
+            if stored.extent[1] > filed.get(stored.buffer, 0):
+                raise PlanError(
+                    f"step {index} ({step.name}) reads {stored.name} from the file up to its byte "
+                    f"{stored.extent[1]}, but the file holds {filed.get(stored.buffer, 0)}"
+                )
+
+
+def _check_loads(plan: Plan) -> None:
+    sizing, count = plan.sizing, len(plan.program.steps)
+    if len(set(sizing.resident)) < len(sizing.resident) or not all(
+        0 <= tile < len(sizing.tiles) for tile in sizing.resident
+    ):
+        raise PlanError(f"resident tiles are named twice or are not among the {len(sizing.tiles)}")
+    resident = set(sizing.resident)
+    for load in sizing.loads:
+        if not 0 <= load.tile < len(sizing.tiles) or load.tile in resident:
+            raise PlanError(f"tile {load.tile} is loaded at every run, but is resident or does not exist")
+        if not 0 <= load.deadline <= load.last_use < count:
+            raise PlanError(
+                f"the load of tile {load.tile} is due at step {load.deadline} and used until step "
+                f"{load.last_use}, of {count}"
+            )
+        in_time = load.last_use < load.issue < count if load.wraps else 0 <= load.issue <= load.deadline
+        if not in_time:
+            when = "in the run before" if load.wraps else "in the same run"
+            raise PlanError(
+                f"the load of tile {load.tile} is submitted at step {load.issue} {when}, "
+                f"and is due at step {load.deadline}"
+            )
+    for left, right in pairwise(sizing.loads):
+        if left.issue > right.issue:
+            raise PlanError(
+                f"the load of tile {right.tile}, submitted at step {right.issue}, stands in the queue behind "
+                f"that of tile {left.tile}, submitted at step {left.issue}"
+            )
+
+
+# Offsets and sizes ---------------------------------------------------------------------------------------
+
+
+def _check_offsets(plan: Plan) -> None:
+    program, arena = plan.program, plan.budget.arena
+    offsets = dict(plan.buffer_offsets)
+    if len(offsets) < len(plan.buffer_offsets):
+        raise PlanError("a buffer has two offsets in the arena")
+    touched = {program.values[v].buffer for step in program.steps for v in step.reads + step.writes}
+    touched.update(buffer.id for buffer in program.buffers if buffer.kind is BufferKind.STATE)
+    paged = {program.values[v].buffer for step in program.steps if step.stored for v in step.scratch}
+    for buffer in program.buffers:
+        if buffer.kind in ARENA_KINDS and buffer.id in touched and buffer.id not in offsets:
+            raise PlanError(f"buffer {buffer.name} has no offset in the arena")
+    for buffer_id, offset in plan.buffer_offsets:
+        if not 0 <= buffer_id < len(program.buffers) or program.buffers[buffer_id].kind not in ARENA_KINDS:
+            raise PlanError(f"buffer {buffer_id} has an offset but does not lie in the arena")
+        buffer = program.buffers[buffer_id]
+        alignment = PAGE if buffer_id in paged else ALIGNMENT
+        _check_place(f"buffer {buffer.name}", offset, buffer.nbytes, alignment, arena)
+    if len(plan.tile_offsets) != len(plan.sizing.tiles):
+        raise PlanError(f"{len(plan.sizing.tiles)} tiles have {len(plan.tile_offsets)} offsets")
+    loaded = {*plan.sizing.resident, *(load.tile for load in plan.sizing.loads)}
+    for tile, offset in zip(plan.sizing.tiles, plan.tile_offsets, strict=True):
+        if tile.id in loaded:
+            _check_place(f"tile {tile.id}", offset, tile.nbytes, PAGE, arena)
+
+
+def _check_place(name: str, offset: int, nbytes: int, alignment: int, arena: int) -> None:
+    if offset % alignment:
+        raise PlanError(f"{name} is at offset {offset}, no multiple of {alignment}")
+    if not 0 <= offset <= offset + nbytes <= arena:
+        raise PlanError(f"{name} takes bytes {offset}-{offset + nbytes} of an arena of {arena}")
+
+
+def _check_budget(plan: Plan) -> None:
+    program, budget, placement = plan.program, plan.budget, plan.placement
+    if len(plan.costs) != len(program.steps):
+        raise PlanError(f"{len(program.steps)} steps have {len(plan.costs)} costs")
+    workspace = max((cost.workspace for cost in plan.costs), default=0)
+    outputs = sum(buffer.nbytes for buffer in program.buffers if buffer.kind is BufferKind.OUTPUT)
+    if (budget.outputs, budget.workspace) != (outputs, workspace) or budget.loader < 0:
+        raise PlanError(
+            f"the budget counts {budget.outputs} bytes of outputs, {budget.workspace} of workspace and "
+            f"{budget.loader} of loader buffers; outputs take {outputs}, the largest workspace {workspace}"
+        )
+    if budget.arena % PAGE or not 0 <= placement.bound <= placement.height <= budget.arena:
+        raise PlanError(
+            f"an arena of {budget.arena} bytes, in pages of {PAGE}, for a placement {placement.height} high "
+            f"above a bound of {placement.bound}"
+        )
+    if budget.limit is not None and budget.total > budget.limit:
+        raise PlanError(f"the plan takes {budget.total} bytes, more than its budget of {budget.limit}")
+
+
+# Who owns which bytes, step by step ----------------------------------------------------------------------
+
+
+@dataclass(eq=False, slots=True)
+class _Owner:
+    """Something that takes bytes of the arena: a buffer in one run, or one load of a tile."""
+
+    label: str
+    load: Load | None = None
+    pending: bool = False
+    taken_by: str = ""
+
+
+class _Shadow:
+    """The owner of every byte of the arena that was ever taken: disjoint, ascending intervals."""
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        self._owners: list[_Owner] = []
+
+    def take(self, first: int, last: int, owner: _Owner) -> list[_Owner]:
+        """Give bytes [first, last) to `owner`; the owners that lose bytes by it."""
+        if first >= last:
+            return []
+        low = bisect_right(self._lasts, first)
+        high = bisect_left(self._firsts, last)
+        lost = self._owners[low:high]
+        firsts, lasts, owners = [first], [last], [owner]
+        if low < high and self._firsts[low] < first:
+            firsts.insert(0, self._firsts[low])
+            lasts.insert(0, first)
+            owners.insert(0, lost[0])
+        if low < high and self._lasts[high - 1] > last:
+            firsts.append(last)
+            lasts.append(self._lasts[high - 1])
+            owners.append(lost[-1])
+        self._firsts[low:high] = firsts
+        self._lasts[low:high] = lasts
+        self._owners[low:high] = owners
+        return lost
+
+    def belongs(self, first: int, last: int, owner: _Owner) -> bool:
+        """Whether all bytes [first, last) are the owner's."""
+        if first >= last:
+            return True
+        low = bisect_right(self._lasts, first)
+        high = bisect_left(self._firsts, last)
+        # Intervals do not overlap, so bytes are missing where neighbours do not touch.
+        return (
+            low < high
+            and self._firsts[low] <= first
+            and self._lasts[high - 1] >= last
+            and all(held is owner for held in self._owners[low:high])
+            and all(self._lasts[at] == self._firsts[at + 1] for at in range(low, high - 1))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """Bytes [first, last) of the arena that a step touches in buffer or tile `holder`."""
+
+    name: str
+    holder: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class _StepAccesses:
+    label: str
+    tiles: tuple[_Access, ...]
+    reads: tuple[_Access, ...]
+    writes: tuple[_Access, ...]
+
+
+class _Walk:
+    """The events of `RUNS` runs, in the order in which the program causes them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._offsets = dict(plan.buffer_offsets)
+        self._steps = self._accesses()
+        self._submitted: list[list[int]] = [[] for _ in self._steps]
+        self._due: list[list[int]] = [[] for _ in self._steps]
+        for number, load in enumerate(plan.sizing.loads):
+            self._submitted[load.issue].append(number)
+            self._due[load.deadline].append(number)
+        self._shadow = _Shadow()
+        self._tiles: dict[int, _Owner] = {}
+        self._pending: dict[int, _Owner] = {}
+        self._states: dict[int, _Owner] = {}
+        self._buffers: dict[int, _Owner] = {}
+
+    def check(self) -> None:
+        """Raise PlanError at the first access whose bytes are not what it means to touch."""
+        self._begin()
+        for _ in range(RUNS):
+            self._buffers = dict(self._states)
+            for index in range(len(self._steps)):
+                for number in self._submitted[index]:
+                    self._submit(number, f"before step {index}")
+                for number in self._due[index]:
+                    self._complete(number, index)
+                self._step(index)
+
+    def _begin(self) -> None:
+        """Before the first run: state and resident tiles in place, loads of its head submitted."""
+        sizing = self._plan.sizing
+        for state in self._plan.program.states:
+            owner = _Owner(f"state {state.name}")
+            first, last = self._place(state.buffer)
+            self._take_free(first, last, owner)
+            self._states[state.buffer] = owner
+        for tile in sizing.resident:
+            owner = _Owner(f"resident tile {tile}")
+            first = self._plan.tile_offsets[tile]
+            self._take_free(first, first + sizing.tiles[tile].nbytes, owner)
+            self._tiles[tile] = owner
+        for number, load in enumerate(sizing.loads):
+            if load.wraps:
+                self._submit(number, "before the first run")
+
+    def _take_free(self, first: int, last: int, owner: _Owner) -> None:
+        for other in self._shadow.take(first, last, owner):
+            raise PlanError(
+                f"{owner.label} takes bytes {first}-{last} of the arena, where {other.label} is kept"
+            )
+
+    def _submit(self, number: int, when: str) -> None:
+        load = self._plan.sizing.loads[number]
+        if number in self._pending:
+            raise PlanError(f"the load of tile {load.tile} is submitted {when} while it is still pending")
+        first = self._plan.tile_offsets[load.tile]
+        owner = _Owner(f"the load of tile {load.tile} (submitted {when})", load, pending=True)
+        self._take(first, first + self._plan.sizing.tiles[load.tile].nbytes, owner)
+        self._pending[number] = owner
+
+    def _take(self, first: int, last: int, owner: _Owner) -> None:
+        for other in self._shadow.take(first, last, owner):
+            if other.pending:
+                raise PlanError(
+                    f"{owner.label} takes bytes {first}-{last} of the arena, pending for {other.label}"
+                )
+            other.taken_by = owner.label
+
+    def _complete(self, number: int, index: int) -> None:
+        owner = self._pending.pop(number, None)
+        load = self._plan.sizing.loads[number]
+        if owner is None:
+            raise PlanError(f"step {index} waits for a load of tile {load.tile} that was not submitted")
+        owner.pending = False
+        self._tiles[load.tile] = owner
+
+    def _step(self, index: int) -> None:
+        step = self._steps[index]
+        for access in step.reads:
+            if access.holder not in self._buffers:
+                raise PlanError(
+                    f"step {index} ({step.label}) reads {access.name}, not yet written in this run"
+                )
+        for access in step.writes:
+            if access.holder not in self._buffers:
+                owner = _Owner(f"{access.name} (written by step {index}, {step.label})")
+                self._buffers[access.holder] = owner
+                self._take(*self._place(access.holder), owner)
+        # The step's own results have their bytes by now, so this also finds operands under its results.
+        for access in step.tiles:
+            self._check_tile(index, access)
+        for access in step.reads + step.writes:
+            first, last = self._place(access.holder)
+            self._check_owned(index, access.name, first, last, self._buffers[access.holder])
+
+    def _check_tile(self, index: int, access: _Access) -> None:
+        owner = self._tiles.get(access.holder)
+        label = self._steps[index].label
+        if owner is None:
+            raise PlanError(
+                f"step {index} ({label}) reads {access.name} in tile {access.holder}, "
+                f"which is not loaded by then"
+            )
+        load = owner.load
+        if load is not None and not load.deadline <= index <= load.last_use:
+            raise PlanError(
+                f"step {index} ({label}) reads {access.name} in tile {access.holder}, "
+                f"whose load is due at step {load.deadline} and kept until step {load.last_use}"
+            )
+        self._check_owned(index, access.name, access.first, access.last, owner)
+
+    def _check_owned(self, index: int, name: str, first: int, last: int, owner: _Owner) -> None:
+        if not self._shadow.belongs(first, last, owner):
+            raise PlanError(
+                f"step {index} ({self._steps[index].label}) touches {name} at bytes {first}-{last} "
+                f"of the arena, which were taken by {owner.taken_by}"
+            )
+
+    def _place(self, buffer: int) -> tuple[int, int]:
+        first = self._offsets[buffer]
+        return first, first + self._plan.program.buffers[buffer].nbytes
+
+    def _accesses(self) -> list[_StepAccesses]:
+        program = self._plan.program
+        places = _WeightPlaces(self._plan)
+        found = []
+        for index, step in enumerate(program.steps):
+            tiles = []
+            for value in step.reads:
+                read = program.values[value]
+                if _buffer(program, value).kind is BufferKind.WEIGHT and read.extent[0] < read.extent[1]:
+                    tiles.append(places.access(read, f"step {index} ({step.name})"))
+            found.append(
+                _StepAccesses(step.name, tuple(tiles), self._touched(step.reads), self._touched(step.writes))
+            )
+        return found
+
+    def _touched(self, values: tuple[int, ...]) -> tuple[_Access, ...]:
+        """The buffers in the arena that the values lie in, whole: a buffer lives in all its bytes."""
+        program = self._plan.program
+        buffers = {program.values[v].buffer: program.values[v] for v in values}
+        return tuple(
+            _Access(value.name, buffer, *self._place(buffer))
+            for buffer, value in buffers.items()
+            if program.buffers[buffer].kind in ARENA_KINDS
+        )
+
+
+class _WeightPlaces:
+    """Where in the arena the tiles put the bytes of weights."""
+
+    def __init__(self, plan: Plan) -> None:
+        # Per weight, ascending: first and last byte held, tile, and where in the arena the first lies.
+        self._pieces: dict[int, list[tuple[int, int, int, int]]] = {}
+        for tile, offset in zip(plan.sizing.tiles, plan.tile_offsets, strict=True):
+            for grain in plan.program.grains[tile.first_grain : tile.last_grain]:
+                pieces = self._pieces.setdefault(grain.weight, [])
+                at = offset + grain.file_offset - tile.file_offset
+                if pieces and pieces[-1][2] == tile.id:
+                    first, _, _, at = pieces.pop()
+                    pieces.append((first, grain.end, tile.id, at))
+                else:
+                    pieces.append((grain.first, grain.end, tile.id, at))
+        for pieces in self._pieces.values():
+            pieces.sort()
+
+    def access(self, value: Value, reader: str) -> _Access:
+        """The bytes that reading the weight `value` touches; they lie in one tile."""
+        first, last = value.extent
+        pieces = self._pieces.get(value.buffer, [])
+        at = bisect_right(pieces, first, key=lambda piece: piece[0]) - 1
+        if at < 0 or pieces[at][1] < last:
+            raise PlanError(
+                f"{reader} reads {value.name}, whose bytes {first}-{last} are not all in one tile"
+            )
+        start, _, tile, offset = pieces[at]
+        return _Access(value.name, tile, offset + first - start, offset + last - start)

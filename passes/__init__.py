@@ -1,0 +1,1 @@
+"""Memory planning: liveness, pool sizing, offset placement. No module here imports torch."""

@@ -1,0 +1,1 @@
+"""Offsets for buffers: a bound, heuristics, CP-SAT."""

@@ -1,0 +1,234 @@
+"""Kernels that need more than one torch call to write into memory they are given.
+
+Every function writes its result into `out` and returns nothing. What it allocates besides is its workspace,
+measured when the program is compiled. Calls into private torch operators stand in this module alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+
+
+def copy_results(outs: Sequence[Tensor], chosen: Sequence[int], results: Any) -> None:
+    """Copy the `chosen` results of a functional operator into `outs`."""
+    if isinstance(results, Tensor):
+        results = (results,)
+    for out, index in zip(outs, chosen, strict=True):
+        out.copy_(results[index])
+
+
+def starts_as(out: Tensor, source: Tensor) -> None:
+    """Give `out` the contents of `source`; nothing to do where both are the same bytes."""
+    if out.data_ptr() != source.data_ptr():
+        out.copy_(source)
+
+
+def convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    relu: bool,
+    residual: Tensor | None,
+    out: Tensor,
+) -> None:
+    """Convolution + bias (+ residual) (+ ReLU) in one oneDNN call, written in place.
+
+    x, residual and out are channels_last (2-d or 3-d); oneDNN adds onto what `out` holds.
+    """
+    if residual is None:
+        out.zero_()
+    else:
+        starts_as(out, residual)
+    torch.ops.mkldnn._convolution_pointwise_.binary(
+        out, x, weight, bias, padding, stride, dilation, groups, "add", 1.0, "relu" if relu else None, [], ""
+    )
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float | None,
+    grouped: bool,
+    heads: int,
+    out: Tensor,
+) -> None:
+    """Scaled dot-product attention over [batch, heads, rows, size], `heads` query heads at a time.
+
+    The fused kernel never holds the scores; what it returns per call is bounded by `heads`.
+    """
+    group = query.shape[1] // key.shape[1] if grouped else 1
+    for first in range(0, query.shape[1], heads):
+        last = min(first + heads, query.shape[1])
+        key_first, key_last = first // group, -(-last // group)
+        out[:, first:last].copy_(
+            torch.nn.functional.scaled_dot_product_attention(
+                query[:, first:last],
+                key[:, key_first:key_last],
+                value[:, key_first:key_last],
+                attn_mask=mask
+                if mask is None or mask.dim() < 4 or mask.shape[1] == 1
+                else mask[:, first:last],
+                is_causal=causal,
+                scale=scale,
+                enable_gqa=grouped,
+            )
+        )
+
+
+def layer_norm(
+    x: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    rows: int,
+    out: Tensor,
+) -> None:
+    """Layer normalisation of the trailing dimensions, `rows` rows at a time (x and out contiguous)."""
+    size = 1
+    for extent in normalized_shape:
+        size *= extent
+    source, target = x.view(-1, size), out.view(-1, size)
+    flat_weight = None if weight is None else weight.view(size)
+    flat_bias = None if bias is None else bias.view(size)
+    for first in range(0, source.shape[0], rows):
+        block = source[first : first + rows]
+        target[first : first + rows].copy_(torch.layer_norm(block, (size,), flat_weight, flat_bias, eps))
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float, out: Tensor
+) -> None:
+    """Group normalisation, one group of channels at a time."""
+    channels = x.shape[1] // groups
+    for group in range(groups):
+        part = slice(group * channels, (group + 1) * channels)
+        out[:, part].copy_(
+            torch.group_norm(
+                x[:, part].contiguous(),
+                1,
+                None if weight is None else weight[part],
+                None if bias is None else bias[part],
+                eps,
+            )
+        )
+
+
+def embedding(weight: Tensor, indices: Tensor, out: Tensor) -> None:
+    """Rows of a table in memory. Raises IndexError for an index outside it, before anything is written."""
+    rows = weight.shape[0]
+    if indices.numel():
+        low, high = int(indices.min()), int(indices.max())
+        if low < 0 or high >= rows:
+            bad = low if low < 0 else high
+            raise IndexError(f"index {bad} is outside an embedding of {rows} rows")
+    torch.index_select(weight, 0, indices.reshape(-1), out=out.view(-1, weight.shape[1]))
+
+
+def max_pool(
+    x: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+    indices: Tensor,
+    out: Tensor,
+) -> None:
+    """2-d max pooling; `indices` is int64 scratch of out's shape, which the operator insists on."""
+    aten.max_pool2d_with_indices.out(
+        x, kernel_size, stride, padding, dilation, ceil_mode, out=out, indices=indices
+    )
+
+
+def constant_pad(x: Tensor, pad: Sequence[int], value: float, out: Tensor) -> None:
+    """Constant padding by `pad` (last dimension first, torch's order); every entry is >= 0."""
+    out.fill_(value)
+    inner = out
+    for axis in range(len(pad) // 2):
+        dim = x.dim() - 1 - axis
+        inner = inner.narrow(dim, pad[2 * axis], x.shape[dim])
+    inner.copy_(x)
+
+
+def flip(x: Tensor, dims: Sequence[int], out: Tensor) -> None:
+    """Reversal along `dims`, row by row of the first of them."""
+    first, rest = dims[0], list(dims[1:])
+    extent = x.shape[first]
+    for index in range(extent):
+        row = x.narrow(first, extent - 1 - index, 1)
+        out.narrow(first, index, 1).copy_(row.flip(rest) if rest else row)
+
+
+def roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int], out: Tensor) -> None:
+    """Cyclic shift along one or more dimensions, as copies of slices."""
+    pieces = [(x, out)]
+    for shift, dim in zip(shifts, dims, strict=True):
+        extent = x.shape[dim]
+        shift %= extent
+        parts = []
+        for source, target in pieces:
+            parts.append((source.narrow(dim, 0, extent - shift), target.narrow(dim, shift, extent - shift)))
+            if shift:
+                parts.append((source.narrow(dim, extent - shift, shift), target.narrow(dim, 0, shift)))
+        pieces = parts
+    for source, target in pieces:
+        target.copy_(source)
+
+
+def repeat(x: Tensor, repeats: Sequence[int], out: Tensor) -> None:
+    """Tiling: `out` seen as [repeats[0], x0, repeats[1], x1, ...] is `x` broadcast (out contiguous)."""
+    shape = (1,) * (len(repeats) - x.dim()) + tuple(x.shape)
+    tiled, broadcast = [], []
+    for count, extent in zip(repeats, shape, strict=True):
+        tiled += [count, extent]
+        broadcast += [1, extent]
+    out.view(tiled).copy_(x.reshape(broadcast).expand(tiled))
+
+
+def updated(source: Tensor, update: Callable[..., Any], out: Tensor, *args: Any, **kwargs: Any) -> None:
+    """A copy of `source` (or `source` itself, in place) with one in-place operator applied to it."""
+    starts_as(out, source)
+    update(out, *args, **kwargs)
+
+
+def slice_scatter(
+    source: Tensor,
+    update: Tensor,
+    dim: int,
+    start: int | None,
+    end: int | None,
+    step: int,
+    out: Tensor,
+) -> None:
+    """`source` with the slice [start:end:step] of `dim` replaced."""
+    starts_as(out, source)
+    aten.slice.Tensor(out, dim, start, end, step).copy_(update)
+
+
+def select_scatter(source: Tensor, update: Tensor, dim: int, index: int, out: Tensor) -> None:
+    """`source` with one index of `dim` replaced."""
+    starts_as(out, source)
+    out.select(dim, index).copy_(update)
+
+
+def concatenate(parts: Sequence[Tensor], dim: int, out: Tensor) -> None:
+    """Concatenation as copies into slices, for parts whose types or layouts differ."""
+    first = 0
+    for part in parts:
+        extent = part.shape[dim]
+        out.narrow(dim, first, extent).copy_(part)
+        first += extent

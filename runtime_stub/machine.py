@@ -1,0 +1,44 @@
+"""What the machine must offer, and the settings that go with the plan. Imports torch only where it says."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from .errors import MachineError
+
+
+def set_openmp(machine: dict[str, Any]) -> None:
+    """Set how OpenMP threads wait, and how many there are. It binds only before torch is imported.
+
+    `spin` is "default" (leave it), "passive" (sleep at once) or a number (the spin count of libgomp).
+    """
+    os.environ["OMP_NUM_THREADS"] = str(machine["threads"])
+    spin = machine["spin"]
+    if spin == "default":
+        return
+    os.environ.pop("GOMP_SPINCOUNT", None)
+    if spin == "passive":
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    else:
+        os.environ["GOMP_SPINCOUNT"] = spin
+
+
+def check_machine(machine: dict[str, Any]) -> None:
+    """Import torch; raise MachineError where it is missing or of another release than the plan's."""
+    try:
+        import torch
+    except ImportError as error:
+        raise MachineError(
+            f"torch {machine['torch']} is needed and cannot be imported ({error});"
+            f" pip install torch=={machine['torch'].split('+')[0]}"
+        ) from error
+    if _release(torch.__version__) != _release(machine["torch"]):
+        raise MachineError(
+            f"the program was compiled for torch {machine['torch']} and this is torch {torch.__version__};"
+            " install that release or compile again with this one"
+        )
+
+
+def _release(version: str) -> list[str]:
+    return version.split("+")[0].split(".")[:2]

@@ -1,0 +1,302 @@
+"""A program loaded and ready to run: `with load("model.occ") as model: y = model(x)`."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .arena import Arena
+from .cells import run_cells
+from .errors import HandleError, InputError
+from .integrity import DamageError, check_archive, read_member
+from .jobs import PAGE, Table, Tile, table_pages
+from .loader import Loader
+from .machine import check_machine
+from .storage import WeightFile
+from .tensors import check_tensor, dtype_named, planned_layout, same_layout
+from .trace import StepTrace
+from .tree import flatten_inputs, unflatten
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Seconds and bytes since the program was loaded; `last_` of the last run that ended."""
+
+    runs: int
+    arena_nbytes: int
+    cold_start: float
+    last_latency: float
+    last_stall: float
+    nbytes_read: int
+    direct: bool
+
+
+def load(path: str) -> Program:
+    """Check the archive of the artifact at `path` and load the program in it.
+
+    Raises integrity.DamageError, errors.MachineError, errors.NotEnoughMemoryError, and OSError where the
+    file cannot be opened.
+    """
+    manifest = check_archive(path)
+    text = read_member(path, "program.py").decode("utf-8")
+    return Program(path, manifest, text, read_member(path, "pages.crc"))
+
+
+class Program:
+    """A loaded artifact. Takes the whole arena at once, reads the resident tiles, and keeps both until
+    `close`. One run at a time: a second thread waits.
+
+    After a run that raised, the next one begins anew; where the program has state, which such a run leaves
+    half updated, `reset` has to be called first.
+    """
+
+    def __init__(self, path: str, manifest: Mapping[str, Any], text: str, page_crcs: bytes) -> None:
+        began = perf_counter()
+        check_machine(manifest["machine"])
+        self.path = path
+        self.manifest = manifest
+        self.text = text
+        self._device: str = manifest["machine"]["device"]
+        self._filename = f"{path}/program.py"
+        self._globals: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._primed = False
+        self._unknown_state = False
+        self._runs = 0
+        self._last_latency = self._last_stall = 0.0
+        self._file = WeightFile(path)
+        # Tensors made in inference mode cost every kernel call less. The caller never sees one.
+        with torch.inference_mode():
+            try:
+                self._arena = Arena(manifest["arena_nbytes"])
+            except BaseException:
+                self._file.close()
+                raise
+            self._loader = Loader(self._file, self._arena)
+            self._close = weakref.finalize(
+                self, _close, self._loader, self._globals, self._arena, self._file
+            )
+            try:
+                self._start(page_crcs)
+            except BaseException:
+                self._close()
+                raise
+        self._cold_start = perf_counter() - began
+
+    def __call__(self, *args: object, out: Mapping[str, Tensor] | None = None, **kwargs: object) -> object:
+        """Run the model as the module was called; `out` gives tensors to write outputs into, by name.
+
+        Raises InputError for wrong inputs, IndexRangeError for an index outside a table, DamageError for
+        damaged weights and HandleError for a closed handle.
+        """
+        names = [spec["name"] for spec in self.manifest["inputs"]]
+        inputs = flatten_inputs(self.manifest["input_tree"], names, args, kwargs)
+        return unflatten(self.manifest["output_tree"], self.run(inputs, out))
+
+    def run(
+        self,
+        inputs: Sequence[object],
+        out: Mapping[str, Tensor] | None = None,
+        trace: StepTrace | None = None,
+    ) -> list[Tensor]:
+        """Run once on flat inputs, in the manifest's order; the outputs in the manifest's order.
+
+        Inputs are used where they lie if their strides are the planned ones, and copied otherwise. Outputs
+        are fresh tensors, or those of `out`. `trace` records when each step and load began.
+        """
+        with self._lock:
+            self._raise_if_unusable()
+            specs = self.manifest["inputs"]
+            if len(inputs) != len(specs):
+                raise InputError(f"{len(inputs)} inputs were passed and {len(specs)} are taken")
+            given = [
+                check_tensor("input", spec, tensor, self._device)
+                for spec, tensor in zip(specs, inputs, strict=True)
+            ]
+            with torch.no_grad():
+                planned = [
+                    planned_layout(tensor, spec["strides"])
+                    for spec, tensor in zip(specs, given, strict=True)
+                ]
+                written = self._output_tensors(out or {}, planned)
+                try:
+                    self._globals["bind_inputs"](*planned)
+                    outputs: Sequence[Tensor] = self._globals["bind_outputs"](*written)
+                    self._run_steps(trace)
+                finally:
+                    self._globals["release"]()
+                for spec, tensor, used in zip(specs, given, planned, strict=True):
+                    if spec["mutated"] and used.data_ptr() != tensor.data_ptr():
+                        tensor.copy_(used)
+            return [
+                tensor if spec["input"] is None else given[spec["input"]]
+                for spec, tensor in zip(self.manifest["outputs"], outputs, strict=True)
+            ]
+
+    def reset(self) -> None:
+        """Give every state its initial value again."""
+        with self._lock:
+            self._raise_if_closed()
+            self._read_states()
+            self._unknown_state = False
+
+    def stats(self) -> Stats:
+        """What the program has done so far."""
+        return Stats(
+            self._runs,
+            self._arena.nbytes,
+            self._cold_start,
+            self._last_latency,
+            self._last_stall,
+            self._loader.nbytes_read,
+            self._file.direct,
+        )
+
+    def close(self) -> None:
+        """Stop the loader and give all memory back. A second call does nothing."""
+        with self._lock:
+            self._close()
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self, page_crcs: bytes) -> None:
+        namespace = self._globals
+        namespace.update(arena=self._arena, loader=self._loader, __package__=__package__, __name__="program")
+        run_cells(self.text, self._filename, namespace)
+        crcs = self.manifest["tile_crcs"]
+        if len(crcs) != len(namespace["TILES"]):
+            raise DamageError(f"{self.path} is damaged: {len(crcs)} checksums, {len(namespace['TILES'])} tiles")
+        tiles = [
+            Tile(index, file_offset, nbytes, address, crc)
+            for index, ((file_offset, nbytes, address), crc) in enumerate(
+                zip(namespace["TILES"], crcs, strict=True)
+            )
+        ]
+        self._loader.define(tiles, _tables(self.path, namespace["STORED"], page_crcs))
+        self._read_states()
+        for tile in namespace["RESIDENT"]:
+            self._loader.load(tile)
+        self._load_head()
+        for tile in namespace["RESIDENT"]:
+            self._loader.wait(tile)
+
+    def _load_head(self) -> None:
+        """Load what the tail of the run before would have loaded."""
+        for tile in self._globals["HEAD"]:
+            self._loader.load(tile)
+        self._primed = True
+
+    def _read_states(self) -> None:
+        crcs = self.manifest["state_crcs"]
+        for (name, address, nbytes, file_offset), crc in zip(self._globals["STATES"], crcs, strict=True):
+            into = self._arena.memory[address : address + nbytes]
+            if file_offset is None:
+                into[:] = bytes(nbytes)
+                continue
+            self._file.read_bytes(into, file_offset)
+            if zlib.crc32(into) != crc:
+                raise DamageError(
+                    f"{self.path} is damaged: the initial value of state {name!r} ({nbytes} bytes at"
+                    f" {file_offset}) does not have its CRC-32; copy or compile it again"
+                )
+
+    def _run_steps(self, trace: StepTrace | None) -> None:
+        if not self._primed:
+            self._load_head()
+        self._primed = False
+        stall = self._loader.stall
+        began = perf_counter()
+        try:
+            with torch.inference_mode():
+                if trace is None:
+                    for section in self._globals["SECTIONS"]:
+                        section()
+                else:
+                    with trace.recording(self._loader, self._filename):
+                        for section in self._globals["SECTIONS"]:
+                            section()
+        except BaseException:
+            self._unknown_state = bool(self._globals["STATES"])
+            self._loader.drain()
+            raise
+        self._primed = True
+        self._runs += 1
+        self._last_latency = perf_counter() - began
+        self._last_stall = self._loader.stall - stall
+
+    def _output_tensors(self, out: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+        """One tensor per OUTPUT buffer: the caller's, or a fresh one."""
+        tensors = []
+        left = dict(out)
+        for name, dtype, shape, strides in self._globals["OUTPUTS"]:
+            if name is None or name not in left:
+                tensors.append(torch.empty_strided(shape, strides, dtype=dtype, device=self._device))
+                continue
+            spec = next(spec for spec in self.manifest["outputs"] if spec["name"] == name)
+            tensor = check_tensor("output", spec, left.pop(name), self._device).detach()
+            if not same_layout(tensor, strides):
+                raise InputError(
+                    f"output {name!r} must have strides {tuple(strides)}, not {tuple(tensor.stride())}"
+                )
+            if any(_overlap(tensor, other) for other in [*inputs, *tensors]):
+                raise InputError(f"output {name!r} shares memory with an input or another output")
+            tensors.append(tensor)
+        for name in left:
+            raise InputError(
+                f"out has {name!r}, which is no output that is written on its own; those are"
+                f" {', '.join(repr(entry[0]) for entry in self._globals['OUTPUTS'] if entry[0]) or 'none'}"
+            )
+        return tensors
+
+    def _raise_if_closed(self) -> None:
+        if not self._close.alive:
+            raise HandleError(f"{self.path} was closed; load it again")
+
+    def _raise_if_unusable(self) -> None:
+        self._raise_if_closed()
+        if self._unknown_state:
+            raise HandleError(
+                f"the last run of {self.path} failed half-way and left its state half updated; call reset()"
+            )
+
+
+def _tables(path: str, stored: Sequence[tuple[str, int, int, int]], page_crcs: bytes) -> list[Table]:
+    tables = []
+    begin = 0
+    for name, file_offset, row_nbytes, rows in stored:
+        end = begin + 4 * len(table_pages(file_offset, row_nbytes, rows))
+        tables.append(Table(name, file_offset, row_nbytes, rows, page_crcs[begin:end]))
+        begin = end
+    if begin != len(page_crcs):
+        raise DamageError(f"{path} is damaged: pages.crc has {len(page_crcs)} bytes, not {begin}")
+    return tables
+
+
+def _overlap(one: Tensor, other: Tensor) -> bool:
+    """Whether the storages of two tensors share a byte."""
+    if one.numel() == 0 or other.numel() == 0:
+        return False
+    first, second = one.untyped_storage(), other.untyped_storage()
+    return (
+        first.data_ptr() < second.data_ptr() + second.nbytes()
+        and second.data_ptr() < first.data_ptr() + first.nbytes()
+    )
+
+
+def _close(loader: Loader, namespace: dict[str, Any], arena: Arena, file: WeightFile) -> None:
+    loader.close()
+    namespace.clear()
+    arena.close()
+    file.close()
