@@ -1,9 +1,9 @@
 """Proves a plan safe, knowing nothing of the passes that made it.
 
-Naive on purpose: everything is recomputed from the steps. A shadow of the arena says who owns every byte;
-walking the steps and loads of a few runs in order, each first write and each submitted load takes its bytes,
-and each access demands that its bytes still belong to what it means to touch. A load owns its bytes from its
-submission on, so the proof holds for every order in which reads may complete.
+Naive on purpose: everything is recomputed from the steps. A shadow of the arena says who holds every byte;
+walking the steps and loads of a few runs in order, each first write and each submitted load takes its bytes
+and holds them until after the last use, and each access demands that what it touches is held. A load holds
+its bytes from its submission on, so the proof is good for every order in which reads may complete.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import pairwise, product
 from math import gcd
 
 from occ.errors import OccError
-from occ.ir import ARENA_KINDS, DTYPE_NBYTES, Buffer, BufferKind, Load, Plan, Program, Value, refs_of
+from occ.ir import ARENA_KINDS, DTYPE_NBYTES, Buffer, BufferKind, Plan, Program, Value, refs_of
 from occ.units import ALIGNMENT, PAGE, round_up
 
 RUNS = 3
@@ -68,7 +68,7 @@ def _check_program(program: Program) -> None:
             or min((*value.shape, *value.strides), default=0) < 0
         ):
             raise PlanError(
-                f"value {value.name} is no tensor: {value.dtype}, shape {value.shape}, strides {value.strides}"
+                f"value {value.name} is no tensor: {value.dtype} {value.shape}, strides {value.strides}"
             )
         first, last = value.extent
         buffer = program.buffers[value.buffer]
@@ -396,72 +396,50 @@ def _check_budget(plan: Plan) -> None:
         raise PlanError(f"the plan takes {budget.total} bytes, more than its budget of {budget.limit}")
 
 
-# Who owns which bytes, step by step ----------------------------------------------------------------------
+# Who holds which bytes, step by step ---------------------------------------------------------------------
 
 
 @dataclass(eq=False, slots=True)
-class _Owner:
-    """Something that takes bytes of the arena: a buffer in one run, or one load of a tile."""
+class _Holder:
+    """Something that takes bytes of the arena: a buffer in one run, or one load of a tile. While it is
+    `held`, nothing else may take any of them."""
 
     label: str
-    load: Load | None = None
-    pending: bool = False
-    taken_by: str = ""
+    held: bool = True
 
 
 class _Shadow:
-    """The owner of every byte of the arena that was ever taken: disjoint, ascending intervals."""
+    """Who took each byte of the arena last: disjoint, ascending intervals."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
         self._lasts: list[int] = []
-        self._owners: list[_Owner] = []
+        self._holders: list[_Holder] = []
 
-    def take(self, first: int, last: int, owner: _Owner) -> list[_Owner]:
-        """Give bytes [first, last) to `owner`; the owners that lose bytes by it."""
+    def take(self, first: int, last: int, holder: _Holder) -> list[_Holder]:
+        """Give bytes [first, last) to `holder`; those who lose bytes by it."""
         if first >= last:
             return []
         low = bisect_right(self._lasts, first)
         high = bisect_left(self._firsts, last)
-        lost = self._owners[low:high]
-        firsts, lasts, owners = [first], [last], [owner]
-        if low < high and self._firsts[low] < first:
-            firsts.insert(0, self._firsts[low])
-            lasts.insert(0, first)
-            owners.insert(0, lost[0])
-        if low < high and self._lasts[high - 1] > last:
-            firsts.append(last)
-            lasts.append(self._lasts[high - 1])
-            owners.append(lost[-1])
-        self._firsts[low:high] = firsts
-        self._lasts[low:high] = lasts
-        self._owners[low:high] = owners
+        lost = self._holders[low:high]
+        kept = [(first, last, holder)]
+        if lost and self._firsts[low] < first:
+            kept.insert(0, (self._firsts[low], first, lost[0]))
+        if lost and self._lasts[high - 1] > last:
+            kept.append((last, self._lasts[high - 1], lost[-1]))
+        self._firsts[low:high] = [piece[0] for piece in kept]
+        self._lasts[low:high] = [piece[1] for piece in kept]
+        self._holders[low:high] = [piece[2] for piece in kept]
         return lost
-
-    def belongs(self, first: int, last: int, owner: _Owner) -> bool:
-        """Whether all bytes [first, last) are the owner's."""
-        if first >= last:
-            return True
-        low = bisect_right(self._lasts, first)
-        high = bisect_left(self._firsts, last)
-        # Intervals do not overlap, so bytes are missing where neighbours do not touch.
-        return (
-            low < high
-            and self._firsts[low] <= first
-            and self._lasts[high - 1] >= last
-            and all(held is owner for held in self._owners[low:high])
-            and all(self._lasts[at] == self._firsts[at + 1] for at in range(low, high - 1))
-        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Access:
-    """Bytes [first, last) of the arena that a step touches in buffer or tile `holder`."""
+    """What a step touches: by name the value, by id the buffer in the arena or the tile it lies in."""
 
     name: str
-    holder: int
-    first: int
-    last: int
+    place: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,122 +457,110 @@ class _Walk:
         self._plan = plan
         self._offsets = dict(plan.buffer_offsets)
         self._steps = self._accesses()
-        self._submitted: list[list[int]] = [[] for _ in self._steps]
-        self._due: list[list[int]] = [[] for _ in self._steps]
+        count = len(self._steps)
+        self._submitted: list[list[int]] = [[] for _ in range(count)]
+        self._due: list[list[int]] = [[] for _ in range(count)]
+        self._released: list[list[int]] = [[] for _ in range(count)]
         for number, load in enumerate(plan.sizing.loads):
             self._submitted[load.issue].append(number)
             self._due[load.deadline].append(number)
+            self._released[load.last_use].append(number)
+        self._ended = self._last_touches()
         self._shadow = _Shadow()
-        self._tiles: dict[int, _Owner] = {}
-        self._pending: dict[int, _Owner] = {}
-        self._states: dict[int, _Owner] = {}
-        self._buffers: dict[int, _Owner] = {}
+        # Loads by number from submission to release, tiles that are loaded now, buffers live now.
+        self._loads: dict[int, _Holder] = {}
+        self._tiles: set[int] = set()
+        self._buffers: dict[int, _Holder] = {}
 
     def check(self) -> None:
-        """Raise PlanError at the first access whose bytes are not what it means to touch."""
+        """Raise PlanError at the first event that takes bytes in use or misses bytes it needs."""
         self._begin()
         for _ in range(RUNS):
-            self._buffers = dict(self._states)
             for index in range(len(self._steps)):
                 for number in self._submitted[index]:
                     self._submit(number, f"before step {index}")
                 for number in self._due[index]:
                     self._complete(number, index)
                 self._step(index)
+                self._release(index)
 
     def _begin(self) -> None:
         """Before the first run: state and resident tiles in place, loads of its head submitted."""
-        sizing = self._plan.sizing
+        sizing, when = self._plan.sizing, "before the first run"
         for state in self._plan.program.states:
-            owner = _Owner(f"state {state.name}")
-            first, last = self._place(state.buffer)
-            self._take_free(first, last, owner)
-            self._states[state.buffer] = owner
+            self._live(state.buffer, when)
         for tile in sizing.resident:
-            owner = _Owner(f"resident tile {tile}")
-            first = self._plan.tile_offsets[tile]
-            self._take_free(first, first + sizing.tiles[tile].nbytes, owner)
-            self._tiles[tile] = owner
+            self._take_tile(tile, _Holder(f"resident tile {tile}"), when)
+            self._tiles.add(tile)
         for number, load in enumerate(sizing.loads):
             if load.wraps:
-                self._submit(number, "before the first run")
-
-    def _take_free(self, first: int, last: int, owner: _Owner) -> None:
-        for other in self._shadow.take(first, last, owner):
-            raise PlanError(
-                f"{owner.label} takes bytes {first}-{last} of the arena, where {other.label} is kept"
-            )
+                self._submit(number, when)
 
     def _submit(self, number: int, when: str) -> None:
-        load = self._plan.sizing.loads[number]
-        if number in self._pending:
-            raise PlanError(f"the load of tile {load.tile} is submitted {when} while it is still pending")
-        first = self._plan.tile_offsets[load.tile]
-        owner = _Owner(f"the load of tile {load.tile} (submitted {when})", load, pending=True)
-        self._take(first, first + self._plan.sizing.tiles[load.tile].nbytes, owner)
-        self._pending[number] = owner
-
-    def _take(self, first: int, last: int, owner: _Owner) -> None:
-        for other in self._shadow.take(first, last, owner):
-            if other.pending:
-                raise PlanError(
-                    f"{owner.label} takes bytes {first}-{last} of the arena, pending for {other.label}"
-                )
-            other.taken_by = owner.label
+        tile = self._plan.sizing.loads[number].tile
+        holder = _Holder(f"the load of tile {tile}")
+        self._take_tile(tile, holder, when)
+        self._loads[number] = holder
 
     def _complete(self, number: int, index: int) -> None:
-        owner = self._pending.pop(number, None)
-        load = self._plan.sizing.loads[number]
-        if owner is None:
-            raise PlanError(f"step {index} waits for a load of tile {load.tile} that was not submitted")
-        owner.pending = False
-        self._tiles[load.tile] = owner
+        tile = self._plan.sizing.loads[number].tile
+        if number not in self._loads:
+            raise PlanError(f"step {index} waits for a load of tile {tile} that was not submitted")
+        self._tiles.add(tile)
 
     def _step(self, index: int) -> None:
         step = self._steps[index]
-        for access in step.reads:
-            if access.holder not in self._buffers:
-                raise PlanError(
-                    f"step {index} ({step.label}) reads {access.name}, not yet written in this run"
-                )
-        for access in step.writes:
-            if access.holder not in self._buffers:
-                owner = _Owner(f"{access.name} (written by step {index}, {step.label})")
-                self._buffers[access.holder] = owner
-                self._take(*self._place(access.holder), owner)
-        # The step's own results have their bytes by now, so this also finds operands under its results.
         for access in step.tiles:
-            self._check_tile(index, access)
-        for access in step.reads + step.writes:
-            first, last = self._place(access.holder)
-            self._check_owned(index, access.name, first, last, self._buffers[access.holder])
+            if access.place not in self._tiles:
+                raise PlanError(
+                    f"step {index} ({step.label}) reads {access.name} in tile {access.place}, "
+                    f"which is not loaded at that step"
+                )
+        for access in step.reads:
+            if access.place not in self._buffers:
+                raise PlanError(
+                    f"step {index} ({step.label}) reads {access.name}, which is not yet written in this run"
+                )
+        # Operands are still held here, so a result under one of them is found.
+        for access in step.writes:
+            if access.place not in self._buffers:
+                self._live(access.place, f"at step {index} ({step.label})")
 
-    def _check_tile(self, index: int, access: _Access) -> None:
-        owner = self._tiles.get(access.holder)
-        label = self._steps[index].label
-        if owner is None:
-            raise PlanError(
-                f"step {index} ({label}) reads {access.name} in tile {access.holder}, "
-                f"which is not loaded by then"
-            )
-        load = owner.load
-        if load is not None and not load.deadline <= index <= load.last_use:
-            raise PlanError(
-                f"step {index} ({label}) reads {access.name} in tile {access.holder}, "
-                f"whose load is due at step {load.deadline} and kept until step {load.last_use}"
-            )
-        self._check_owned(index, access.name, access.first, access.last, owner)
+    def _release(self, index: int) -> None:
+        """After the step, the bytes it was the last to use are free."""
+        for buffer in self._ended[index]:
+            self._buffers.pop(buffer).held = False
+        for number in self._released[index]:
+            self._loads.pop(number).held = False
+            self._tiles.discard(self._plan.sizing.loads[number].tile)
 
-    def _check_owned(self, index: int, name: str, first: int, last: int, owner: _Owner) -> None:
-        if not self._shadow.belongs(first, last, owner):
-            raise PlanError(
-                f"step {index} ({self._steps[index].label}) touches {name} at bytes {first}-{last} "
-                f"of the arena, which were taken by {owner.taken_by}"
-            )
+    def _live(self, buffer: int, when: str) -> None:
+        holder = _Holder(f"buffer {self._plan.program.buffers[buffer].name}")
+        self._take(self._offsets[buffer], self._plan.program.buffers[buffer].nbytes, holder, when)
+        self._buffers[buffer] = holder
 
-    def _place(self, buffer: int) -> tuple[int, int]:
-        first = self._offsets[buffer]
-        return first, first + self._plan.program.buffers[buffer].nbytes
+    def _take_tile(self, tile: int, holder: _Holder, when: str) -> None:
+        self._take(self._plan.tile_offsets[tile], self._plan.sizing.tiles[tile].nbytes, holder, when)
+
+    def _take(self, offset: int, nbytes: int, holder: _Holder, when: str) -> None:
+        for other in self._shadow.take(offset, offset + nbytes, holder):
+            if other.held:
+                raise PlanError(
+                    f"{holder.label} takes bytes {offset}-{offset + nbytes} of the arena {when}, "
+                    f"where some are still in use by {other.label}"
+                )
+
+    def _last_touches(self) -> list[list[int]]:
+        """Per step, the buffers that it is the last to touch in a run; state stays."""
+        last: dict[int, int] = {}
+        for index, step in enumerate(self._steps):
+            for access in step.reads + step.writes:
+                last[access.place] = index
+        ended: list[list[int]] = [[] for _ in self._steps]
+        for buffer, index in last.items():
+            if self._plan.program.buffers[buffer].kind is not BufferKind.STATE:
+                ended[index].append(buffer)
+        return ended
 
     def _accesses(self) -> list[_StepAccesses]:
         program = self._plan.program
@@ -612,36 +578,32 @@ class _Walk:
         return found
 
     def _touched(self, values: tuple[int, ...]) -> tuple[_Access, ...]:
-        """The buffers in the arena that the values lie in, whole: a buffer lives in all its bytes."""
+        """The buffers in the arena that the values lie in; a buffer lives in all its bytes at once."""
         program = self._plan.program
         buffers = {program.values[v].buffer: program.values[v] for v in values}
         return tuple(
-            _Access(value.name, buffer, *self._place(buffer))
+            _Access(value.name, buffer)
             for buffer, value in buffers.items()
             if program.buffers[buffer].kind in ARENA_KINDS
         )
 
 
 class _WeightPlaces:
-    """Where in the arena the tiles put the bytes of weights."""
+    """Which bytes of the weights are in which tile."""
 
     def __init__(self, plan: Plan) -> None:
-        # Per weight, ascending: first and last byte held, tile, and where in the arena the first lies.
-        self._pieces: dict[int, list[tuple[int, int, int, int]]] = {}
-        for tile, offset in zip(plan.sizing.tiles, plan.tile_offsets, strict=True):
+        # Per weight, ascending: [first, last) of the bytes in one tile, and the tile.
+        self._pieces: dict[int, list[tuple[int, int, int]]] = {}
+        for tile in plan.sizing.tiles:
             for grain in plan.program.grains[tile.first_grain : tile.last_grain]:
                 pieces = self._pieces.setdefault(grain.weight, [])
-                at = offset + grain.file_offset - tile.file_offset
-                if pieces and pieces[-1][2] == tile.id:
-                    first, _, _, at = pieces.pop()
-                    pieces.append((first, grain.end, tile.id, at))
-                else:
-                    pieces.append((grain.first, grain.end, tile.id, at))
+                first = pieces.pop()[0] if pieces and pieces[-1][2] == tile.id else grain.first
+                pieces.append((first, grain.end, tile.id))
         for pieces in self._pieces.values():
             pieces.sort()
 
     def access(self, value: Value, reader: str) -> _Access:
-        """The bytes that reading the weight `value` touches; they lie in one tile."""
+        """The tile that holds all bytes of the weight `value`."""
         first, last = value.extent
         pieces = self._pieces.get(value.buffer, [])
         at = bisect_right(pieces, first, key=lambda piece: piece[0]) - 1
@@ -649,5 +611,4 @@ class _WeightPlaces:
             raise PlanError(
                 f"{reader} reads {value.name}, whose bytes {first}-{last} are not all in one tile"
             )
-        start, _, tile, offset = pieces[at]
-        return _Access(value.name, tile, offset + first - start, offset + last - start)
+        return _Access(value.name, pieces[at][2])

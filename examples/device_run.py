@@ -5,18 +5,26 @@ zip, and import the runtime that travels in it. It refuses to run where occ itse
 what it shows needs nothing of it.
 """
 
+# ruff: noqa: E402  OpenMP's settings bind only before torch is imported.
+
 from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
 
-from measuring import serve
-
 if find_spec("occ") is not None:
     sys.exit("occ can be imported here, so this would not show that a program runs without it")
 
-sys.path.insert(0, sys.argv[1])
+artifact = sys.argv[1]
+sys.path.insert(0, artifact)
+
+from runtime_stub.integrity import check_archive
+from runtime_stub.machine import set_openmp
+
+set_openmp(check_archive(artifact)["machine"])
+
+from measuring import serve
 
 from runtime_stub.program import load
 
-serve(lambda: load(sys.argv[1]))
+serve(lambda: load(artifact))

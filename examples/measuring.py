@@ -58,7 +58,6 @@ def tensors_of(result: object) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
 
 
-@torch.no_grad()
 def serve(load: Callable[[], Model]) -> None:
     """Load a model, then answer requests on standard input until it closes.
 
@@ -86,7 +85,8 @@ def serve(load: Callable[[], Model]) -> None:
         for _ in range(request["runs"]):
             result = None
             started = time.perf_counter()
-            result = model(*args, **kwargs)
+            with torch.no_grad():
+                result = model(*args, **kwargs)
             seconds.append(time.perf_counter() - started)
         reply(seconds)
         if request["outputs"]:

@@ -100,14 +100,14 @@ def make_problem(
 
 def stays(problem: Problem, keep_seconds: float) -> Stays:
     """Join the uses of a tile into stays: over consecutive steps, and where computing between two uses takes
-    at most `keep_seconds`."""
+    less than `keep_seconds`."""
     steps = problem.steps
     rows: list[tuple[int, int, int, int]] = []
     clock = problem.clock.tolist()
     for tile, uses in enumerate(problem.uses.of_tile):
         found: list[list[int]] = []
         for step in uses:
-            if found and (step == found[-1][1] + 1 or clock[step] - clock[found[-1][1] + 1] <= keep_seconds):
+            if found and (step == found[-1][1] + 1 or clock[step] - clock[found[-1][1] + 1] < keep_seconds):
                 found[-1][1] = step
             else:
                 found.append([step, step])

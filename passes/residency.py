@@ -25,7 +25,7 @@ CLASS_FACTOR = 1.5
 """Tiles whose reading costs more seconds a byte by this factor become resident first: small ones, for the
 request's overhead, and those that would be read several times a run."""
 
-EVENTS = 300_000
+EVENTS = 1_000_000
 """Steps and loads that the exchanges may simulate, so that their time does not grow with the program."""
 
 SAME = 1e-6
@@ -33,7 +33,7 @@ SAME = 1e-6
 
 RUNS = 4
 BISECTIONS = 10
-NEIGHBOURS = 4
+NEIGHBOURS = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """One run, in seconds from its beginning; step i waits from `ends[i - 1]` to `starts[i]`.
+    """One run, in seconds from its beginning.
 
     `load_begins` and `load_ends` have one entry per load, in order of submission. Those of a load that wraps
     tell of the one submitted in this run, for the next; its end may lie after the run's.
@@ -52,9 +52,15 @@ class Timeline:
     load_ends: tuple[float, ...]
 
     @property
+    def waits(self) -> tuple[float, ...]:
+        """Seconds that each step waits for a load."""
+        before = (0.0, *self.ends[:-1])
+        return tuple(start - end for start, end in zip(self.starts, before, strict=True))
+
+    @property
     def stall(self) -> float:
         """Seconds of the run in which a step waits for a load."""
-        return self.latency - sum(end - start for start, end in zip(self.starts, self.ends, strict=True))
+        return sum(self.waits)
 
 
 class TimeModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -66,12 +67,10 @@ class Arena:
         self._typed.clear()
         self.memory.release()
         self._map.madvise(mmap.MADV_DONTNEED)
-        try:
+        # Where a view is alive (in a caller's traceback, say) its address range stays until it goes; the
+        # pages are gone already.
+        with suppress(BufferError):
             self._map.close()
-        except BufferError:
-            # A view is alive (in a caller's traceback, say): its address range stays until it goes, the
-            # pages are gone already.
-            pass
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:

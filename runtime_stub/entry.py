@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from .errors import InputError, ProgramError
 from .integrity import DamageError, read_member
 from .machine import check_machine, set_openmp
 
@@ -25,9 +26,6 @@ def main(path: str, manifest: dict[str, Any], argv: Sequence[str]) -> int:
     """Run the program at `path` once, as the arguments say. Returns the exit code."""
     options = _parser(path, manifest).parse_args(argv)
     set_openmp(manifest["machine"])
-    # Torch reads the settings above when it is imported, so every import of it comes after them.
-    from .errors import ProgramError
-
     try:
         check_machine(manifest["machine"])
         _run(path, manifest, options)
@@ -44,6 +42,7 @@ def main(path: str, manifest: dict[str, Any], argv: Sequence[str]) -> int:
 
 
 def _run(path: str, manifest: dict[str, Any], options: argparse.Namespace) -> None:
+    # OpenMP reads its settings when torch is imported, so nothing that imports it may come before them.
     import torch
 
     from .npy import read_npy, write_npy
@@ -56,7 +55,7 @@ def _run(path: str, manifest: dict[str, Any], options: argparse.Namespace) -> No
     targets = _assignments("--output", options.output, {spec["name"] for spec in manifest["outputs"]})
     missing = [name for name in specs if name not in files]
     if missing:
-        raise _input_error(f"input {missing[0]!r} is missing; add --input {missing[0]}=FILE.npy")
+        raise InputError(f"input {missing[0]!r} is missing; add --input {missing[0]}=FILE.npy")
     inputs = [read_npy(files[name], spec) for name, spec in specs.items()]
 
     text = read_member(path, "program.py").decode("utf-8")
@@ -103,16 +102,10 @@ def _assignments(option: str, texts: Sequence[str], names: Any) -> dict[str, str
     for text in texts:
         name, equals, file = text.partition("=")
         if not equals or not file:
-            raise _input_error(f"{option} takes NAME=FILE.npy, not {text!r}")
+            raise InputError(f"{option} takes NAME=FILE.npy, not {text!r}")
         if name not in names:
-            raise _input_error(f"{option} {name!r} is unknown; the model has {', '.join(names)}")
+            raise InputError(f"{option} {name!r} is unknown; the model has {', '.join(names)}")
         if name in found:
-            raise _input_error(f"{option} {name} was given twice")
+            raise InputError(f"{option} {name} was given twice")
         found[name] = file
     return found
-
-
-def _input_error(message: str) -> Exception:
-    from .errors import InputError
-
-    return InputError(message)

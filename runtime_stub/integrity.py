@@ -120,7 +120,7 @@ def _line(error: BaseException) -> str:
 def main() -> int:
     """Check the archive this file was run from, then hand over to the runtime in it."""
     path = os.path.dirname(os.path.abspath(__file__))
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 - an artifact meets whatever Python a device has
         print(f"error: Python 3.10 or newer is needed, this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
     try:

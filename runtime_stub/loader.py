@@ -166,7 +166,7 @@ class Loader:
         with self._lock:
             job.left = 0
             job.finished = perf_counter()
-            if isinstance(job, TileJob):
+            if isinstance(job, TileJob) and self._pending[job.tile.id] is job:
                 self._pending[job.tile.id] = None
                 if self.spans is not None:
                     self.spans.append((job.tile.id, job.submitted, job.started, job.finished))

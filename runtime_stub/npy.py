@@ -1,4 +1,7 @@
-"""Tensors from and to .npy files. NumPy has no bfloat16: such a tensor is read from and written as float32."""
+"""Tensors from and to .npy files.
+
+NumPy has no bfloat16: such a tensor is read from and written as float32.
+"""
 
 from __future__ import annotations
 

@@ -17,11 +17,11 @@ from .arena import Arena
 from .cells import run_cells
 from .errors import HandleError, InputError
 from .integrity import DamageError, check_archive, read_member
-from .jobs import PAGE, Table, Tile, table_pages
+from .jobs import Table, Tile, table_pages
 from .loader import Loader
 from .machine import check_machine
 from .storage import WeightFile
-from .tensors import check_tensor, dtype_named, planned_layout, same_layout
+from .tensors import check_tensor, planned_layout, same_layout
 from .trace import StepTrace
 from .tree import flatten_inputs, unflatten
 
@@ -81,9 +81,7 @@ class Program:
                 self._file.close()
                 raise
             self._loader = Loader(self._file, self._arena)
-            self._close = weakref.finalize(
-                self, _close, self._loader, self._globals, self._arena, self._file
-            )
+            self._close = weakref.finalize(self, _close, self._loader, self._globals, self._arena, self._file)
             try:
                 self._start(page_crcs)
             except BaseException:
@@ -123,8 +121,7 @@ class Program:
             ]
             with torch.no_grad():
                 planned = [
-                    planned_layout(tensor, spec["strides"])
-                    for spec, tensor in zip(specs, given, strict=True)
+                    planned_layout(tensor, spec["strides"]) for spec, tensor in zip(specs, given, strict=True)
                 ]
                 written = self._output_tensors(out or {}, planned)
                 try:
@@ -177,7 +174,9 @@ class Program:
         run_cells(self.text, self._filename, namespace)
         crcs = self.manifest["tile_crcs"]
         if len(crcs) != len(namespace["TILES"]):
-            raise DamageError(f"{self.path} is damaged: {len(crcs)} checksums, {len(namespace['TILES'])} tiles")
+            raise DamageError(
+                f"{self.path} is damaged: {len(crcs)} checksums, {len(namespace['TILES'])} tiles"
+            )
         tiles = [
             Tile(index, file_offset, nbytes, address, crc)
             for index, ((file_offset, nbytes, address), crc) in enumerate(
@@ -213,12 +212,12 @@ class Program:
                 )
 
     def _run_steps(self, trace: StepTrace | None) -> None:
-        if not self._primed:
-            self._load_head()
-        self._primed = False
         stall = self._loader.stall
         began = perf_counter()
         try:
+            if not self._primed:
+                self._load_head()
+            self._primed = False
             with torch.inference_mode():
                 if trace is None:
                     for section in self._globals["SECTIONS"]:
@@ -228,6 +227,7 @@ class Program:
                         for section in self._globals["SECTIONS"]:
                             section()
         except BaseException:
+            self._primed = False
             self._unknown_state = bool(self._globals["STATES"])
             self._loader.drain()
             raise
@@ -289,7 +289,7 @@ def _overlap(one: Tensor, other: Tensor) -> bool:
     if one.numel() == 0 or other.numel() == 0:
         return False
     first, second = one.untyped_storage(), other.untyped_storage()
-    return (
+    return bool(
         first.data_ptr() < second.data_ptr() + second.nbytes()
         and second.data_ptr() < first.data_ptr() + first.nbytes()
     )

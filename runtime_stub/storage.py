@@ -79,4 +79,6 @@ class WeightFile:
             done += count
 
     def _failed(self, error: OSError, nbytes: int, offset: int) -> DamageError:
-        return DamageError(f"cannot read {nbytes} bytes at {offset} of {self.path}: {error.strerror or error}")
+        return DamageError(
+            f"cannot read {nbytes} bytes at {offset} of {self.path}: {error.strerror or error}"
+        )

@@ -1,7 +1,8 @@
 """Between the caller's structures and flat lists of tensors.
 
-A tree is JSON: {"tensor": i}, {"constant": x}, {"tuple" | "list": [tree, ...]} or {"dict": [[key, tree], ...]}.
-The tree of the inputs is {"tuple": [tree of the positional arguments, tree of the keyword arguments]}.
+A tree is JSON: {"tensor": i}, {"constant": x}, {"tuple" | "list": [tree, ...]} or
+{"dict": [[key, tree], ...]}. The tree of the inputs is
+{"tuple": [tree of the positional arguments, tree of the keyword arguments]}.
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@ raises the sum of live bytes at the step it applies to.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 from occ.codegen.kernels import kernel_named
 from occ.ir import BufferKind
-from occ.lower.draft import Draft, StepDraft, Traced, same_layout
+from occ.lower.draft import Draft, StepDraft, Traced, map_tensors, same_layout
 
 KEPT = frozenset({BufferKind.OUTPUT, BufferKind.STATE, BufferKind.INPUT})
 
@@ -96,7 +97,20 @@ def reuse_dying_operands(draft: Draft) -> None:
                 draft, step, operand, index, last_read, last_write
             ):
                 _merge(draft, operand, step.outs[0], last_read, last_write)
+                step.args = {
+                    key: map_tensors(arg, partial(_in_layout_of, step.outs[0], operand))
+                    for key, arg in step.args.items()
+                }
                 break
+
+
+def _in_layout_of(out: Traced, overwritten: Traced, operand: Traced) -> Traced:
+    """The overwritten operand with exactly the result's strides: torch takes two views of the same bytes for
+    a partial overlap where only the strides of dimensions of one element differ."""
+    if operand.buffer != overwritten.buffer:
+        return operand
+    meta = operand.meta.as_strided(out.meta.shape, out.meta.stride(), operand.meta.storage_offset())
+    return Traced(operand.name, operand.buffer, meta)
 
 
 def _may_overwrite(

@@ -87,9 +87,7 @@ def seconds(durations: Sequence[float]) -> tuple[StepCost, ...]:
     return tuple(StepCost(duration, 0) for duration in durations)
 
 
-def taken(
-    live: Liveness, tiles: Sequence[Tile], resident: Sequence[int], loads: Sequence[Load]
-) -> list[int]:
+def taken(live: Liveness, tiles: Sequence[Tile], resident: Sequence[int], loads: Sequence[Load]) -> list[int]:
     """Bytes taken at every step of the steady state, counted naively."""
     steps = len(live.live_nbytes)
     found = [nbytes + sum(tiles[t].nbytes for t in resident) for nbytes in live.live_nbytes]

@@ -1,0 +1,94 @@
+"""Networks of the zoo, compiled and served in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifact import drop_from_page_cache
+
+HERE = Path(__file__).resolve().parent
+EXAMPLES = HERE.parent / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+from device import without_occ  # noqa: E402
+from measuring import Worker  # noqa: E402
+
+
+class CompileError(Exception):
+    """A network that could not be compiled; the text is the last line it wrote."""
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """An artifact for `budget` bytes, that is `share` percent of demand or the smallest feasible if larger;
+    `seconds` is what compiling took."""
+
+    share: float
+    budget: int
+    artifact: Path
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A network's artifacts; sizes in bytes. `floor` is occ's account of what sets the smallest budget."""
+
+    name: str
+    kind: str
+    inputs: Path
+    weights: int
+    demand: int
+    smallest: int
+    floor: str
+    plans: tuple[PlanFile, ...]
+
+
+def environment() -> dict[str, str]:
+    """This process's environment with the modules of benchmarks/ and examples/ importable."""
+    path = [str(HERE), str(EXAMPLES), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in path if part)}
+
+
+def compile_network(name: str, folder: Path, shares: Sequence[float]) -> Compiled:
+    """Compile in a process of its own for `shares` percent of demand (0: the smallest feasible budget).
+
+    Raises CompileError.
+    """
+    command = [sys.executable, str(HERE / "compile_zoo.py"), name, str(folder), *map(str, shares)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise CompileError(lines[-1] if lines else f"exit code {done.returncode}")
+    found = json.loads(done.stdout)
+    plans = tuple(
+        PlanFile(plan["share"], plan["budget"], Path(plan["artifact"]), plan["seconds"])
+        for plan in found["plans"]
+    )
+    return Compiled(
+        name,
+        found["kind"],
+        Path(found["inputs"]),
+        found["weights"],
+        found["demand"],
+        found["smallest"],
+        found["floor"],
+        plans,
+    )
+
+
+def program_worker(artifact: Path, folder: Path) -> Worker:
+    """Serve an artifact in a fresh process that cannot import occ, its weights not in the page cache."""
+    drop_from_page_cache(artifact)
+    python, device = without_occ(folder / "device")
+    return Worker([*python, str(EXAMPLES / "device_run.py"), str(artifact)], device)
+
+
+def eager_worker(name: str, changes: Mapping[str, str] | None = None) -> Worker:
+    """Serve a network of the zoo in eager PyTorch, with `changes` to the environment."""
+    return Worker([sys.executable, str(HERE / "eager_zoo.py"), name], environment() | dict(changes or {}))

@@ -1,0 +1,88 @@
+"""Latency and memory at shares of demand, beside eager PyTorch: `python benchmarks/latency.py --models a,b`.
+
+Writes docs/latency.md. Everything about one network is measured in the same run, by turns: fp32 (or what the
+network is in), batch 1, 2 threads, the weights not in the page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from artifact import facts
+from compiled import Compiled, CompileError, compile_network, eager_worker, program_worker
+from markdown_table import MarkdownTable
+from measuring import in_turns
+from zoo_models import ZOO
+
+MODELS = "resnet50,mobilenet_v3_large,vit_b_16,bert_base,gpt2,unet,lstm_lm"
+SHARES = "100,50,25,10"
+POLICIES: dict[str, dict[str, str]] = {"default": {}, "passive": {"OMP_WAIT_POLICY": "PASSIVE"}}
+"""How OpenMP threads wait in the eager processes."""
+
+PREFACE = """# Latency at shares of demand
+
+Medians, by turns in one run; batch 1. Each cell: latency over that of eager PyTorch (in the faster of
+OpenMP's two wait policies); arena; peak growth of the process's resident memory over its imports, and in
+brackets how much of that is pages of library code. A share below the smallest feasible budget is at that one,
+marked *. How it is measured, and how to repeat it: [benchmarks.md](benchmarks.md)."""
+
+
+def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str]:
+    """The row of a compiled network."""
+    with ExitStack() as stack:
+        artifacts = {plan.artifact: None for plan in network.plans}
+        programs = {a: stack.enter_context(program_worker(a, folder)) for a in artifacts}
+        eager = [stack.enter_context(eager_worker(network.name, change)) for change in POLICIES.values()]
+        measured = in_turns([*programs.values(), *eager], network.inputs, rounds, runs)
+    steady = dict(zip(programs, measured, strict=False))
+    base = [m.median for m in measured[len(programs) :]]
+    cells = [network.name, f"{network.demand / 1e6:.1f} MB"]
+    cells += [f"{seconds * 1e3:.1f} ms" for seconds in base]
+    for plan in network.plans:
+        mark = "*" if plan.budget > network.demand * plan.share / 100 else ""
+        ours = steady[plan.artifact]
+        peak = max(programs[plan.artifact].loading.peak, ours.peak)
+        cells.append(
+            f"{ours.median / min(base):.2f}{mark}; {facts(plan.artifact).arena / 1e6:.1f} MB;"
+            f" {peak / 1e6:.1f} ({ours.code / 1e6:.1f}) MB"
+        )
+    return cells
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--models", default=MODELS, help="names of the zoo, separated by commas")
+    parser.add_argument("--shares", default=SHARES, help="percent of demand, separated by commas")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=5, help="counted runs of each process in every round")
+    parser.add_argument("--folder", type=Path, help="where the artifacts go; a temporary folder by default")
+    parser.add_argument("--table", type=Path, default=Path(__file__).parents[1] / "docs" / "latency.md")
+    options = parser.parse_args(arguments)
+    names = options.models.split(",")
+    if unknown := [name for name in names if name not in ZOO]:
+        parser.error(f"no network {', '.join(unknown)}; the zoo has {', '.join(ZOO)}")
+    shares = [float(text) for text in options.shares.split(",")]
+    header = ("network", "demand", *(f"eager, {p}" for p in POLICIES), *(f"{share:g} %" for share in shares))
+    table = MarkdownTable(options.table, PREFACE, header)
+    failures = 0
+    for name in names:
+        print(f"{name} ...", flush=True)
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            try:
+                network = compile_network(name, Path(folder), shares)
+                row = measure(network, Path(folder), options.rounds, options.runs)
+            except (CompileError, RuntimeError) as error:
+                failures += 1
+                row = [name, f"FAILED: {error}", *[""] * (len(header) - 2)]
+        table.put(row, list(ZOO))
+        print("  " + " | ".join(row), flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

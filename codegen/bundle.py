@@ -1,0 +1,152 @@
+"""Writing an artifact: the weights from byte 0, then a small zip archive, in one file that appears at once.
+
+The archive's offsets count from its own begin, as for any zip file with something in front of it, so they
+stay small and Python imports from it however large the weights are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import BinaryIO
+
+from occ.codegen.checksums import checksums
+from occ.codegen.emit import emit
+from occ.codegen.manifest import manifest_json
+from occ.codegen.weights import WeightBytes, write_weights
+from occ.errors import ArtifactError, InternalError, UsageError
+from occ.ir import Plan, Program
+from occ.runtime_stub.integrity import MANIFEST, MANIFEST_DIGEST
+from occ.serialize import plan_to_json, program_to_json
+
+RUNTIME = "runtime_stub"
+_COPY_NBYTES = 64 << 20
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def write_artifact(path: str | Path, plan: Plan, source: Program, weights: WeightBytes) -> None:
+    """Write the artifact of `plan`; `source` is the unsplit program, from which other budgets are planned.
+
+    The file appears under its name only when it is complete and on the disk; after a failure or an interrupt
+    nothing is left. Equal arguments give equal bytes. Raises UsageError where the file cannot be written.
+    """
+    with _replacing(Path(path)) as file:
+        write_weights(file, plan.program, weights)
+        _append_archive(file, plan, source)
+
+
+def replan_artifact(old_path: str | Path, new_path: str | Path, plan: Plan) -> None:
+    """Write an artifact with the weights of another one and a new plan, which has the same weights file.
+
+    Raises ArtifactError where the old artifact is damaged, in its weights too: its damage must not get new
+    checksums.
+    """
+    from occ.artifact import check_weights, open_artifact
+
+    old = open_artifact(old_path)
+    if plan.program.file_nbytes != old.plan.program.file_nbytes or plan.program.grains != old.source.grains:
+        raise InternalError("the new plan's weights lie elsewhere in the file than the old artifact's")
+    with _replacing(Path(new_path)) as file, open(old_path, "rb") as source:
+        _copy(source, file, old.plan.program.file_nbytes)
+        file.flush()
+        check_weights(file.name, old)
+        _append_archive(file, plan, old.source)
+
+
+def runtime_members() -> dict[str, bytes]:
+    """The runtime as it stands in this installation, by member name; `__main__.py` is its integrity check."""
+    folder = resources.files("occ.runtime_stub")
+    files = {
+        entry.name: entry.read_bytes()
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".py")
+    }
+    members = {f"{RUNTIME}/{name}": content for name, content in files.items()}
+    return {"__main__.py": files["integrity.py"], **members}
+
+
+def _append_archive(file: BinaryIO, plan: Plan, source: Program) -> None:
+    file.flush()
+    sums = checksums(file.fileno(), plan)
+    runtime = runtime_members()
+    members = {
+        "__main__.py": runtime.pop("__main__.py"),
+        "program.py": emit(plan).encode(),
+        "plan.json": plan_to_json(plan).encode(),
+        "source.json": program_to_json(source).encode(),
+        "pages.crc": sums.pages,
+        **runtime,
+    }
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
+    manifest = manifest_json(plan, sums, digests)
+    digest_line = f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+    file.seek(plan.program.file_nbytes)
+    file.write(_archive({**members, MANIFEST: manifest, MANIFEST_DIGEST: digest_line}))
+
+
+def _archive(members: dict[str, bytes]) -> bytes:
+    """A zip archive whose bytes depend on nothing but `members`."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members.items():
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.external_attr = 0o644 << 16
+            entry.create_system = 3
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content)
+    return stream.getvalue()
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the name `path` when the block ends well, and vanishes otherwise."""
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name durable too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _copy(source: BinaryIO, target: BinaryIO, nbytes: int) -> None:
+    """Copy the first `nbytes` bytes inside the kernel, sharing blocks where the file system can."""
+    done = 0
+    while done < nbytes:
+        count = min(_COPY_NBYTES, nbytes - done)
+        try:
+            copied = os.copy_file_range(source.fileno(), target.fileno(), count, done, done)
+        except OSError:  # between file systems, or on one without it
+            os.lseek(target.fileno(), done, os.SEEK_SET)
+            copied = os.sendfile(target.fileno(), source.fileno(), done, count)
+        if copied == 0:
+            raise ArtifactError(
+                f"{source.name} ends at byte {done}, before the end of its weights at {nbytes}"
+            )
+        done += copied

@@ -1,0 +1,63 @@
+"""Checksums of the weight part of an artifact: CRC-32 of each tile, state and page of a stored table."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+
+from occ.codegen.addresses import Addresses
+from occ.errors import ArtifactError
+from occ.ir import Plan
+from occ.runtime_stub.jobs import table_pages
+from occ.units import PAGE
+
+_CHUNK = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Checksums:
+    """`tiles` in order of their ids, `states` in order of the program's (0 where the initial value is zeros),
+    `pages` 4 bytes little endian per page, table after table."""
+
+    tiles: tuple[int, ...]
+    states: tuple[int, ...]
+    pages: bytes
+
+
+def checksums(descriptor: int, plan: Plan) -> Checksums:
+    """Read the weights that `plan` uses from an open file. Takes 4 MiB of memory.
+
+    Raises ArtifactError where the file ends before them.
+    """
+    program = plan.program
+    buffer = memoryview(bytearray(_CHUNK))
+    states = tuple(
+        0
+        if state.file_offset is None
+        else _crc(descriptor, buffer, state.file_offset, program.buffers[state.buffer].nbytes)
+        for state in program.states
+    )
+    pages = [
+        _crc(descriptor, buffer, page, PAGE)
+        for table in Addresses(plan).stored
+        for page in table_pages(table.file_offset, table.row_nbytes, table.rows)
+    ]
+    return Checksums(
+        tuple(_crc(descriptor, buffer, tile.file_offset, tile.nbytes) for tile in plan.sizing.tiles),
+        states,
+        struct.pack(f"<{len(pages)}I", *pages),
+    )
+
+
+def _crc(descriptor: int, buffer: memoryview, offset: int, nbytes: int) -> int:
+    crc = 0
+    end = offset + nbytes
+    while offset < end:
+        count = os.preadv(descriptor, [buffer[: min(_CHUNK, end - offset)]], offset)
+        if count == 0:
+            raise ArtifactError(f"the weights end at byte {offset}, before byte {end} that the plan reads")
+        crc = zlib.crc32(buffer[:count], crc)
+        offset += count
+    return crc

@@ -1,0 +1,245 @@
+"""A plan as the text of a program that a person can read: `program.py` of an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from occ.codegen.addresses import Addresses
+from occ.codegen.arena_map import arena_map
+from occ.codegen.boundary import Boundary
+from occ.codegen.header import header, title
+from occ.codegen.kernels import call_text
+from occ.codegen.names import comment, identifiers, listing
+from occ.codegen.text import WIDTH, contiguous_strides, operand, tuple_text, wrap
+from occ.ir import BufferKind, Load, Plan, Step, Tile, Value
+from occ.units import format_bytes
+
+SECTION_STEPS = 100
+BINDINGS_PER_CELL = 400
+_KIND_TITLES = {
+    BufferKind.WEIGHT: "weights",
+    BufferKind.STATE: "state",
+    BufferKind.ACTIVATION: "activations",
+    BufferKind.SCRATCH: "scratch",
+}
+
+
+def emit(plan: Plan) -> str:
+    """The program's text, at most 120 columns wide: a pure function of the plan.
+
+    docs/generated-program.md describes its form. Raises InternalError for a plan with a weight that no
+    single tile holds, or an output that is neither in an OUTPUT nor in an INPUT buffer.
+    """
+    return _Emitter(plan).text()
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    title: str
+    lines: tuple[str, ...]
+    name: str = ""
+
+
+class _Emitter:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.program = plan.program
+        self.addresses = Addresses(plan)
+        self.used = self._used_values()
+        self.names = identifiers({id: self.program.values[id].name for id in self.used})
+        self.stored = {table.value: index for index, table in enumerate(self.addresses.stored)}
+        self.hex_digits = max(4, len(f"{plan.budget.arena:x}"))
+        self.tile_contents = [self._contents(tile) for tile in plan.sizing.tiles]
+
+    def text(self) -> str:
+        environment = Environment(
+            loader=PackageLoader("occ.codegen"),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        boundary = Boundary(self.program, self.used, self.names)
+        sections = self._sections()
+        sizing = self.plan.sizing
+        return environment.get_template("program.py.j2").render(
+            title=title(self.plan),
+            header=header(self.plan),
+            map=arena_map(self.plan),
+            tiles=list(self._tiles()),
+            resident=_packed(sizing.resident),
+            head=_packed(load.tile for load in sizing.loads if load.wraps),
+            stored=[
+                f"({table.name!r}, {table.file_offset:#x}, {table.row_nbytes}, {table.rows}),"
+                for table in self.addresses.stored
+            ],
+            states=list(self._states()),
+            bindings=list(self._bindings()),
+            outputs=boundary.outputs,
+            bind_inputs=boundary.bind_inputs,
+            bind_outputs=boundary.bind_outputs,
+            release=boundary.release,
+            sections=sections,
+            section_names=[f"{section.name}," for section in sections],
+        )
+
+    def _used_values(self) -> tuple[int, ...]:
+        """Ids of the values that need a name: inputs, outputs and what steps touch in memory; ascending."""
+        found = {entry.value for entry in self.program.inputs}
+        found.update(entry.value for entry in self.program.outputs)
+        for step in self.program.steps:
+            found.update(step.reads)
+            found.update(step.writes)
+        return tuple(sorted(found))
+
+    def _address(self, address: int) -> str:
+        return f"0x{address:0{self.hex_digits}x}"
+
+    def _contents(self, tile: Tile) -> str:
+        """What a tile holds: weights by name, and which rows of a weight that is cut."""
+        grains = self.program.grains[tile.first_grain : tile.last_grain]
+        spans: dict[int, tuple[int, int]] = {}
+        for grain in grains:
+            first, _ = spans.get(grain.weight, (grain.first, 0))
+            spans[grain.weight] = (first, grain.end)
+        return comment(
+            listing((self._piece(weight, first, end) for weight, (first, end) in spans.items()), 2)
+        )
+
+    def _piece(self, weight: int, first: int, end: int) -> str:
+        buffer = self.program.buffers[weight]
+        if end - first >= buffer.nbytes:
+            return buffer.name
+        row_nbytes = self._row_nbytes.get(weight)
+        if row_nbytes and first % row_nbytes == 0 and end % row_nbytes == 0:
+            return f"{buffer.name} rows {first // row_nbytes}-{end // row_nbytes - 1}"
+        return f"{buffer.name} bytes {first}-{end - 1}"
+
+    @cached_property
+    def _row_nbytes(self) -> Mapping[int, int]:
+        """Bytes a row of each weight with rows, from the largest stride of a view of it."""
+        found: dict[int, int] = {}
+        for value in self.program.values:
+            if self.program.buffers[value.buffer].kind is BufferKind.WEIGHT and len(value.shape) > 1:
+                found.setdefault(value.buffer, max(value.strides) * value.itemsize)
+        return found
+
+    def _tiles(self) -> Iterator[str]:
+        resident = set(self.plan.sizing.resident)
+        for tile, address, contents in zip(
+            self.plan.sizing.tiles, self.plan.tile_offsets, self.tile_contents, strict=True
+        ):
+            row = f"({tile.file_offset:#x}, {tile.nbytes}, {self._address(address)}),"
+            note = f"  # {tile.id}{' resident' if tile.id in resident else ''}: {contents}"
+            yield (row + note)[: WIDTH - 4]
+
+    def _states(self) -> Iterator[str]:
+        offsets = dict(self.plan.buffer_offsets)
+        for state in self.program.states:
+            start = "None" if state.file_offset is None else f"{state.file_offset:#x}"
+            nbytes = self.program.buffers[state.buffer].nbytes
+            yield f"({state.name!r}, {self._address(offsets[state.buffer])}, {nbytes}, {start}),"
+
+    def _bindings(self) -> Iterator[_Cell]:
+        values = self.program.values
+        for kind, kind_title in _KIND_TITLES.items():
+            ids = [id for id in self.used if self.program.buffers[values[id].buffer].kind is kind]
+            for begin in range(0, len(ids), BINDINGS_PER_CELL):
+                part = ids[begin : begin + BINDINGS_PER_CELL]
+                width = min(max(len(self.names[id]) for id in part), 40)
+                lines = [line for id in part for line in self._binding(values[id], width)]
+                more = f", from {begin}" if begin else ""
+                yield _Cell(f"{kind_title}: views of the arena{more}", tuple(lines))
+
+    def _binding(self, value: Value, width: int) -> list[str]:
+        address = self.addresses.of(value)
+        assert address is not None
+        text = f"{self.names[value.id]:<{width}} = arena.view({self._address(address)}, torch.{value.dtype}, "
+        text += tuple_text(value.shape)
+        if value.strides != contiguous_strides(value.shape):
+            text += f", {tuple_text(value.strides)}"
+        return wrap(text + ")", 0)
+
+    def _sections(self) -> list[_Cell]:
+        steps = self.program.steps
+        calls = [self._call(step) for step in steps]
+        widest = max((len(line) for call in calls for line in call.split("\n")), default=0) + 4
+        number_width = len(str(max(len(steps) - 1, 0)))
+        column = min(widest, WIDTH - len("  # ") - number_width - 2 * self.hex_digits - 6)
+        loads: dict[int, list[Load]] = {}
+        waits: dict[int, list[Load]] = {}
+        for load in self.plan.sizing.loads:
+            loads.setdefault(load.issue, []).append(load)
+            waits.setdefault(load.deadline, []).append(load)
+        cells: list[_Cell] = []
+        module = ""
+        for begin in range(0, max(len(steps), 1), SECTION_STEPS):
+            end = min(begin + SECTION_STEPS, len(steps))
+            lines: list[str] = []
+            for index in range(begin, end):
+                step = steps[index]
+                if step.module != module or index == begin:
+                    module = step.module
+                    lines += ["", f"    # {comment(module)}"[:WIDTH]] if module else [""]
+                lines += [self._load_line(load) for load in loads.get(index, ())]
+                lines += [self._wait_line(load) for load in waits.get(index, ())]
+                note = f"# {index:>{number_width}} {self._place(step)}"
+                lines += _noted(calls[index].split("\n"), column, note)
+            while lines and not lines[0]:
+                lines.pop(0)
+            cells.append(
+                _Cell(
+                    f"steps {begin} to {end - 1}" if end > begin else "no steps",
+                    tuple(lines)
+                    if any(not line.lstrip().startswith("#") for line in lines)
+                    else ("    pass",),
+                    f"steps_{len(cells)}",
+                )
+            )
+        return cells
+
+    def _call(self, step: Step) -> str:
+        def name_of(id: int) -> str:
+            return str(self.stored[id]) if id in step.stored else self.names[id]
+
+        args = {name: operand(arg, name_of) for name, arg in step.args}
+        outs = [self.names[id] for id in step.outs]
+        return call_text(step.kernel, args, outs, [self.names[id] for id in step.scratch])
+
+    def _place(self, step: Step) -> str:
+        """Where a step's first result goes."""
+        if not step.outs:
+            return ""
+        value = self.program.values[step.outs[0]]
+        found = self.addresses.arena_range(value)
+        if found is None:
+            return comment(self.program.buffers[value.buffer].kind.value)
+        return f"{self._address(found[0])}-{self._address(found[1])}"
+
+    def _load_line(self, load: Load) -> str:
+        tile = self.plan.sizing.tiles[load.tile]
+        until = f"step {load.deadline}{' of the next run' if load.wraps else ''}"
+        place = self._address(self.plan.tile_offsets[tile.id])
+        text = f"    load({tile.id})"
+        note = f"# {self.tile_contents[tile.id]}: {format_bytes(tile.nbytes)} to {place}, for {until}"
+        return f"{text:<16}{note}"[:WIDTH]
+
+    def _wait_line(self, load: Load) -> str:
+        return f"{f'    wait({load.tile})':<16}# {self.tile_contents[load.tile]}"[:WIDTH]
+
+
+def _packed(ids: Iterable[int]) -> list[str]:
+    """Numbers with commas, twenty to a line, each once."""
+    texts = [f"{id}," for id in dict.fromkeys(ids)]
+    return [" ".join(texts[begin : begin + 20]) for begin in range(0, len(texts), 20)]
+
+
+def _noted(statements: Sequence[str], column: int, note: str) -> list[str]:
+    """Statements no wider than `column`, with a comment there behind the last line."""
+    lines = [line for text in statements for line in wrap(text, 4, column)]
+    lines[-1] = f"{lines[-1]:<{column}}  {note}".rstrip()
+    return lines

@@ -1,0 +1,147 @@
+"""Opening an artifact that somebody else may have made: nothing of it runs before all of it is checked."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import occ
+from occ.codegen.bundle import runtime_members
+from occ.codegen.checksums import Checksums, checksums
+from occ.codegen.emit import emit
+from occ.codegen.manifest import manifest_json
+from occ.errors import ArtifactError, OccError, UsageError
+from occ.ir import Plan, Program
+from occ.runtime_stub.integrity import DamageError, check_archive, read_member
+from occ.serialize import plan_from_json, program_from_json
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A checked artifact. `plan` is what it runs, `source` the unsplit program that it was planned from,
+    `text` the program's text, `page_crcs` the checksums of the tables that stay in the file."""
+
+    path: str
+    plan: Plan
+    source: Program
+    manifest: dict[str, Any]
+    text: str
+    page_crcs: bytes
+
+    @property
+    def checksums(self) -> Checksums:
+        """Those of the weight part."""
+        return Checksums(
+            tuple(self.manifest["tile_crcs"]), tuple(self.manifest["state_crcs"]), self.page_crcs
+        )
+
+
+def open_artifact(path: str | Path) -> Artifact:
+    """Check an artifact's structure, plan, program, runtime and manifest; its weights are not read.
+
+    Raises ArtifactError, in one line, for anything that is not exactly what occ writes, and UsageError where
+    the file cannot be read.
+    """
+    path = str(path)
+    try:
+        manifest = check_archive(path)
+        members = {
+            name: read_member(path, name) for name in ("plan.json", "source.json", "program.py", "pages.crc")
+        }
+        runtime = {name: read_member(path, name) for name in manifest["members"] if name not in members}
+    except DamageError as error:
+        raise ArtifactError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    if manifest.get("occ") != occ.__version__:
+        raise ArtifactError(
+            f"{path} was made by occ {manifest.get('occ')} and this is occ {occ.__version__};"
+            " compile the model again"
+        )
+    try:
+        plan = plan_from_json(members["plan.json"])
+        source = program_from_json(members["source.json"])
+        _verify(plan)
+        _check_source(plan, source)
+        text = emit(plan)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+    except (OccError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+        # Whatever a made-up plan trips over, in the verifier or the printer, it is the plan's fault.
+        raise ArtifactError(f"{path} holds a plan that is not sound: {error}") from error
+    if text.encode() != members["program.py"]:
+        raise ArtifactError(f"{path}: program.py is not the program of its plan; compile the model again")
+    if runtime != runtime_members():
+        raise ArtifactError(f"{path}: its runtime is not that of occ {occ.__version__}; compile it again")
+    artifact = Artifact(path, plan, source, manifest, text, members["pages.crc"])
+    _check_manifest(artifact)
+    return artifact
+
+
+def check_weights(path: str | Path, artifact: Artifact) -> None:
+    """Read the weight part of `path` and compare it with the checksums of `artifact`.
+
+    Raises ArtifactError naming the first tile, state or page that differs.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        found = checksums(descriptor, artifact.plan)
+    finally:
+        os.close(descriptor)
+    wanted = artifact.checksums
+    for tile, have, want in zip(artifact.plan.sizing.tiles, found.tiles, wanted.tiles, strict=True):
+        if have != want:
+            raise ArtifactError(
+                f"{path} is damaged: tile {tile.id} ({tile.nbytes} bytes at {tile.file_offset}) has CRC-32"
+                f" {have:08x}, not {want:08x}; copy or compile it again"
+            )
+    for state, have, want in zip(artifact.plan.program.states, found.states, wanted.states, strict=True):
+        if have != want:
+            raise ArtifactError(f"{path} is damaged: the initial value of state {state.name!r} has changed")
+    if found.pages != wanted.pages:
+        page = next(
+            n for n in range(0, len(found.pages), 4) if found.pages[n : n + 4] != wanted.pages[n : n + 4]
+        )
+        raise ArtifactError(f"{path} is damaged: page {page // 4} of its stored tables has changed")
+
+
+def _verify(plan: Plan) -> None:
+    # Imported here, so that the data types and the writer do not pull the verifier in.
+    from occ.verify import verify
+
+    verify(plan)
+
+
+def _check_source(plan: Plan, source: Program) -> None:
+    """The unsplit program must be of the same model and the same weights as the plan."""
+    for name in (
+        "name",
+        "grains",
+        "file_nbytes",
+        "weights_nbytes",
+        "activation_peak",
+        "input_tree",
+        "output_tree",
+    ):
+        if getattr(plan.program, name) != getattr(source, name):
+            raise ArtifactError(f"plan.json and source.json differ in {name}")
+
+
+def _check_manifest(artifact: Artifact) -> None:
+    """The manifest must be what occ writes for this plan, but for checksums, which only have to fit in."""
+    manifest = artifact.manifest
+    counts = (len(artifact.plan.sizing.tiles), len(artifact.plan.program.states))
+    sums = [manifest.get(key) for key in ("tile_crcs", "state_crcs")]
+    for found, count in zip(sums, counts, strict=True):
+        if not isinstance(found, list) or len(found) != count or not all(_is_crc(crc) for crc in found):
+            raise ArtifactError(f"{artifact.path}: the manifest does not hold {count} checksums")
+    wanted = json.loads(manifest_json(artifact.plan, artifact.checksums, manifest["members"]))
+    if manifest != wanted:
+        raise ArtifactError(f"{artifact.path}: manifest.json is not the manifest of its plan")
+
+
+def _is_crc(number: object) -> bool:
+    return type(number) is int and 0 <= number < 1 << 32

@@ -1,0 +1,94 @@
+"""From a module to an artifact: the stages in order, each a pure function of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from occ.capture import capture
+from occ.codegen.bundle import write_artifact
+from occ.codegen.emit import emit
+from occ.codegen.weights import WeightBytes
+from occ.ir import Plan, Program
+from occ.lower import lower
+from occ.measure import Measurer
+from occ.planning import PlanningTarget, plan
+from occ.report.dump import Dump
+from occ.report.text import claim
+from occ.target import Target, planning_target
+from occ.units import format_bytes
+from occ.verify import verify
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a compile made: the artifact's path, its plan, and the unsplit program it was planned from."""
+
+    path: Path
+    plan: Plan
+    source: Program
+
+
+def compile_model(
+    name: str,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    budget: int | None,
+    output: Path,
+    target: Target,
+    progress: Progress,
+    dump: Dump,
+) -> Compiled:
+    """Compile `module`, called as `module(*args, **kwargs)`, into the artifact `output`.
+
+    `budget` is in bytes; None keeps all weights resident. Raises UsageError for what cannot be compiled and
+    BudgetError for a budget that is too small; then nothing is written.
+    """
+    captured = capture(module, (args, dict(kwargs)))
+    progress(f"captured {len(captured.exported.graph.nodes)} operators")
+    lowered = lower(captured, name)
+    source = lowered.program
+    dump.program("lowered", source)
+    progress(
+        f"lowered to {len(source.steps)} steps, {format_bytes(source.weights_nbytes)} of weights,"
+        f" demand {format_bytes(source.demand)}"
+    )
+    with Measurer(target) as measurer:
+        made = plan_program(source, budget, planning_target(target, measurer.measure), progress, dump)
+    write_artifact(output, made, source, weight_bytes(lowered.weights))
+    progress(f"wrote {output} ({format_bytes(output.stat().st_size)})")
+    progress(claim(made))
+    return Compiled(output, made, source)
+
+
+def plan_program(
+    source: Program, budget: int | None, target: PlanningTarget, progress: Progress, dump: Dump
+) -> Plan:
+    """Plan an unsplit program for a budget, and prove the plan."""
+    made = plan(source, budget, target, progress)
+    dump.program("rewritten", made.program)
+    dump.plan("plan", made, source)
+    verify(made)
+    progress("verified")
+    dump.text("program", emit(made))
+    return made
+
+
+def weight_bytes(weights: Mapping[int, Tensor]) -> WeightBytes:
+    """The bytes of dense tensors in memory order, by buffer, without a copy."""
+
+    def of_buffer(buffer: int) -> memoryview:
+        tensor = weights[buffer]
+        flat = tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
+        return memoryview(flat.view(torch.uint8).numpy())
+
+    return of_buffer

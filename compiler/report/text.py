@@ -1,0 +1,115 @@
+"""A plan in words: the claim, the summary, the table of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from occ.ir import BufferKind, Plan, Program
+from occ.passes.liveness import liveness
+from occ.passes.tiling import tile_uses
+from occ.units import format_bytes, format_seconds
+
+
+def claim(plan: Plan) -> str:
+    """The one line a compile ends with."""
+    placement, budget, sizing = plan.placement, plan.budget, plan.sizing
+    limit = "no budget" if budget.limit is None else f"budget {format_bytes(budget.limit)}"
+    return (
+        f"{limit}: {format_bytes(budget.total)} in all, arena {format_bytes(budget.arena)}"
+        f" (bound {format_bytes(placement.bound)}, {proof(plan)}), {len(sizing.loads)} loads,"
+        f" {format_bytes(plan.prediction.streamed_nbytes)} streamed per run,"
+        f" predicted latency {format_seconds(plan.prediction.latency)}"
+    )
+
+
+def proof(plan: Plan) -> str:
+    """`proven` where no smaller arena exists for the live ranges, or the gap to the bound in percent."""
+    placement = plan.placement
+    if placement.optimal:
+        return "proven"
+    gap = (placement.height - placement.bound) / max(placement.bound, 1)
+    return f"gap {100 * gap:.2f} %"
+
+
+def summary(plan: Plan, source: Program) -> str:
+    """What `occ inspect` prints: demand, budget, arena, residents, traffic, prediction."""
+    return "\n".join(f"{name:<12} {text}" for name, text in _facts(plan, source))
+
+
+def _facts(plan: Plan, source: Program) -> Iterator[tuple[str, str]]:
+    budget, placement, prediction = plan.budget, plan.placement, plan.prediction
+    tiles, resident = plan.sizing.tiles, plan.sizing.resident
+    weights = sum(buffer.kind is BufferKind.WEIGHT for buffer in source.buffers)
+    yield "model", f"{source.name}: {len(source.steps)} operators, {len(plan.program.steps)} steps"
+    yield (
+        "demand",
+        f"{format_bytes(source.demand)} = {format_bytes(source.weights_nbytes)} in {weights} weights +"
+        f" {format_bytes(source.activation_peak)} of activations at their peak",
+    )
+    limit = "none" if budget.limit is None else format_bytes(budget.limit)
+    yield (
+        "budget",
+        f"{limit}; used {format_bytes(budget.total)} = arena {format_bytes(budget.arena)} + outputs"
+        f" {format_bytes(budget.outputs)} + loader {format_bytes(budget.loader)} + workspace"
+        f" {format_bytes(budget.workspace)}",
+    )
+    yield (
+        "arena",
+        f"{budget.arena} bytes; bound {placement.bound}, {proof(plan)}, placed by {placement.method}",
+    )
+    resident_nbytes = sum(tiles[tile].nbytes for tile in resident)
+    yield "resident", f"{len(resident)} of {len(tiles)} tiles, {format_bytes(resident_nbytes)}"
+    yield (
+        "streamed",
+        f"{len(plan.sizing.loads)} loads, {format_bytes(prediction.streamed_nbytes)} per run",
+    )
+    yield (
+        "predicted",
+        f"latency {format_seconds(prediction.latency)} = compute {format_seconds(prediction.compute)} + stall"
+        f" {format_seconds(prediction.stall)}; cold start {format_seconds(prediction.cold_start)}",
+    )
+    machine = plan.machine
+    yield (
+        "machine",
+        f"{machine.device}, {machine.threads} threads, torch {machine.torch}, {machine.cpu}, spin"
+        f" {machine.spin}",
+    )
+
+
+def step_table(plan: Plan) -> str:
+    """One line per step: its kernel, module, duration, live bytes, and what it loads and waits for."""
+    program, sizing = plan.program, plan.sizing
+    live = liveness(program)
+    held = [0] * len(program.steps)
+    resident_nbytes = sum(sizing.tiles[tile].nbytes for tile in sizing.resident)
+    for load in sizing.loads:
+        nbytes = sizing.tiles[load.tile].nbytes
+        spans = (
+            [range(load.last_use + 1), range(load.issue, len(held))]
+            if load.wraps
+            else [range(load.issue, load.last_use + 1)]
+        )
+        for span in spans:
+            for step in span:
+                held[step] += nbytes
+    uses = tile_uses(program, sizing.tiles)
+    streamed = {load.tile for load in sizing.loads}
+    issued: dict[int, int] = {}
+    for load in sizing.loads:
+        issued[load.issue] = issued.get(load.issue, 0) + sizing.tiles[load.tile].nbytes
+    lines = [
+        f"{'step':>5}  {'name':<32} {'kernel':<14} {'time':>8} {'workspace':>9} {'live':>9} {'weights':>9}"
+        f" {'issues':>9}  module"
+    ]
+    for index, step in enumerate(program.steps):
+        waits = sum(sizing.tiles[t].nbytes for t in uses.of_step[index] if t in streamed)
+        lines.append(
+            f"{index:>5}  {step.name[:32]:<32} {step.kernel[:14]:<14}"
+            f" {format_seconds(plan.costs[index].seconds):>8}"
+            f" {format_bytes(plan.costs[index].workspace):>9}"
+            f" {format_bytes(live.live_nbytes[index]):>9}"
+            f" {format_bytes(held[index] + resident_nbytes):>9}"
+            f" {format_bytes(issued.get(index, 0)):>9}  {step.module}"
+            + (f"  waits for {format_bytes(waits)}" if waits else "")
+        )
+    return "\n".join(lines)
