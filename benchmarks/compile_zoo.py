@@ -1,7 +1,7 @@
 """Compile one network of the zoo: `python compile_zoo.py NAME FOLDER SHARE...`, shares in percent of demand.
 
-Every share that is smaller than the smallest feasible budget is compiled at that one. Writes the artifacts
-and the example inputs to FOLDER, and one JSON object to standard output: see `Compiled` in compiled.py.
+A share that is smaller than the smallest feasible budget is planned at that one. Writes artifacts and example
+inputs to FOLDER, and one JSON object to standard output: see `Compiled` in compiled.py.
 """
 
 from __future__ import annotations
@@ -10,56 +10,65 @@ import contextlib
 import json
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from artifact import facts
 from measuring import save_inputs
 from zoo_models import build
 
 import occ
+from occ.api import replan
 from occ.errors import BudgetError
 
-name, folder = sys.argv[1], Path(sys.argv[2])
-shares = [float(text) for text in sys.argv[3:]]
-model = build(name)
-inputs = save_inputs(folder / "inputs.pt", model.example_inputs)
+
+@dataclass(frozen=True)
+class Timed:
+    """An artifact: its path, arena in bytes, and the seconds it took to make."""
+
+    artifact: str
+    arena: int
+    seconds: float
 
 
-def compile_for(budget: int) -> tuple[Path, float]:
-    artifact = folder / f"{name}-{budget}.occ"
+def main(name: str, folder: Path, shares: list[float]) -> dict[str, object]:
+    """Compile without a budget, then plan that artifact anew for every share."""
+    model = build(name)
+    inputs = save_inputs(folder / "inputs.pt", model.example_inputs)
     began = time.perf_counter()
+    whole = occ.compile(model.module, model.example_inputs, output=folder / "whole.occ", name=name)
+    seconds = time.perf_counter() - began
+    source = whole.source
+
+    def planned(budget: int) -> Timed:
+        began = time.perf_counter()
+        made = replan(whole.path, budget, folder / f"{budget}.occ")
+        return Timed(str(made.path), made.plan.budget.arena, time.perf_counter() - began)
+
+    try:
+        planned(1)
+        raise SystemExit(f"{name} was planned for a budget of one byte")
+    except BudgetError as error:
+        smallest, floor = error.smallest, str(error)
+
+    budgets = {share: max(smallest, int(source.demand * share / 100)) for share in shares}
+    programs = {budget: planned(budget) for budget in sorted(set(budgets.values()))}
+    whole.path.unlink()
+    return {
+        "kind": model.kind,
+        "inputs": str(inputs),
+        "weights": source.weights_nbytes,
+        "demand": source.demand,
+        "smallest": smallest,
+        "floor": floor,
+        "seconds": seconds,
+        "plans": [
+            {"share": share, "budget": budget, **vars(programs[budget])} for share, budget in budgets.items()
+        ],
+    }
+
+
+if __name__ == "__main__":
     # Standard output is for the JSON alone.
     with contextlib.redirect_stdout(sys.stderr):
-        occ.compile(model.module, model.example_inputs, budget=budget, output=artifact)
-    return artifact, time.perf_counter() - began
-
-
-try:
-    compile_for(1)
-    raise SystemExit(f"{name} was compiled for a budget of one byte")
-except BudgetError as error:
-    smallest, floor = error.smallest, str(error)
-
-artifact, seconds = compile_for(smallest)
-found = facts(artifact)
-programs = {smallest: (artifact, seconds)}
-plans = []
-for share in shares:
-    budget = max(smallest, int(found.demand * share / 100))
-    if budget not in programs:
-        programs[budget] = compile_for(budget)
-    artifact, seconds = programs[budget]
-    plans.append({"share": share, "budget": budget, "artifact": str(artifact), "seconds": seconds})
-print(
-    json.dumps(
-        {
-            "kind": model.kind,
-            "inputs": str(inputs),
-            "weights": found.weights,
-            "demand": found.demand,
-            "smallest": smallest,
-            "floor": floor,
-            "plans": plans,
-        }
-    )
-)
+        result = main(sys.argv[1], Path(sys.argv[2]), [float(text) for text in sys.argv[3:]])
+    print(json.dumps(result))

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from artifact import drop_from_page_cache
-
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -26,18 +24,25 @@ class CompileError(Exception):
 
 @dataclass(frozen=True)
 class PlanFile:
-    """An artifact for `budget` bytes, that is `share` percent of demand or the smallest feasible if larger;
-    `seconds` is what compiling took."""
+    """An artifact for `budget` bytes, that is `share` percent of demand or the smallest feasible if larger.
+
+    `arena` in bytes; `seconds` is what planning it took.
+    """
 
     share: float
     budget: int
     artifact: Path
+    arena: int
     seconds: float
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A network's artifacts; sizes in bytes. `floor` is occ's account of what sets the smallest budget."""
+    """A network's artifacts; sizes in bytes.
+
+    `floor` is occ's account of what sets the smallest budget; `seconds` is what compiling without a budget
+    took, before the plans were made.
+    """
 
     name: str
     kind: str
@@ -46,6 +51,7 @@ class Compiled:
     demand: int
     smallest: int
     floor: str
+    seconds: float
     plans: tuple[PlanFile, ...]
 
 
@@ -66,20 +72,18 @@ def compile_network(name: str, folder: Path, shares: Sequence[float]) -> Compile
         lines = done.stderr.strip().splitlines()
         raise CompileError(lines[-1] if lines else f"exit code {done.returncode}")
     found = json.loads(done.stdout)
-    plans = tuple(
-        PlanFile(plan["share"], plan["budget"], Path(plan["artifact"]), plan["seconds"])
-        for plan in found["plans"]
-    )
-    return Compiled(
-        name,
-        found["kind"],
-        Path(found["inputs"]),
-        found["weights"],
-        found["demand"],
-        found["smallest"],
-        found["floor"],
-        plans,
-    )
+    plans = tuple(PlanFile(**{**plan, "artifact": Path(plan["artifact"])}) for plan in found["plans"])
+    return Compiled(name, **{**found, "inputs": Path(found["inputs"]), "plans": plans})
+
+
+def drop_from_page_cache(path: Path) -> None:
+    """Make the next read of a file go to storage."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
 
 
 def program_worker(artifact: Path, folder: Path) -> Worker:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from artifact import facts
 from compiled import Compiled, CompileError, compile_network, eager_worker, program_worker
 from markdown_table import MarkdownTable
 from measuring import in_turns
@@ -48,7 +47,7 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
         ours = steady[plan.artifact]
         peak = max(programs[plan.artifact].loading.peak, ours.peak)
         cells.append(
-            f"{ours.median / min(base):.2f}{mark}; {facts(plan.artifact).arena / 1e6:.1f} MB;"
+            f"{ours.median / min(base):.2f}{mark}; {plan.arena / 1e6:.1f} MB;"
             f" {peak / 1e6:.1f} ({ours.code / 1e6:.1f}) MB"
         )
     return cells

@@ -2,7 +2,7 @@
 
 Each network is compiled at a quarter of its demand, or at its smallest feasible budget where that is larger,
 and at the smallest; the programs run in processes without occ, beside eager PyTorch, by turns. Artifacts are
-deleted after use: the folder needs room for two copies of the largest weights.
+deleted after use: the folder needs room for three copies of the largest weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from artifact import facts
 from compiled import Compiled, CompileError, compile_network, eager_worker, program_worker
 from markdown_table import MarkdownTable
 from measuring import in_turns, largest_difference
@@ -35,7 +34,18 @@ code. Latency: median, by turns with eager, over eager's. How it is measured, an
 [benchmarks.md](benchmarks.md). Made by `make zoo`."""
 
 GROUP = ("budget", "of demand", "arena", "peak", "error", "x eager")
-HEADER = ("network", "kind", "weights", "demand", "eager", *GROUP, *GROUP, "compile", "what sets the floor")
+HEADER = (
+    "network",
+    "kind",
+    "weights",
+    "demand",
+    "eager",
+    *GROUP,
+    *GROUP,
+    "compile",
+    "plan",
+    "what sets the floor",
+)
 
 
 def megabytes(nbytes: int) -> str:
@@ -69,13 +79,13 @@ def measure(network: Compiled, folder: Path) -> list[str]:
         cells += [
             megabytes(budget),
             f"{budget / network.demand:.1%}",
-            megabytes(facts(plan.artifact).arena),
+            megabytes(plan.arena),
             f"{peak / 1e6:.1f} ({steady[budget].code / 1e6:.1f}) MB",
             f"{difference / size:.1e}",
             f"{steady[budget].median / base.median:.2f}",
         ]
-    cells += [f"{max(plan.seconds for plan in network.plans):.0f} s", network.floor]
-    return cells
+    slowest = max(plan.seconds for plan in network.plans)
+    return [*cells, f"{network.seconds:.0f} s", f"{slowest:.0f} s", network.floor]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -53,10 +53,9 @@ def replan_artifact(old_path: str | Path, new_path: str | Path, plan: Plan) -> N
     old = open_artifact(old_path)
     if plan.program.file_nbytes != old.plan.program.file_nbytes or plan.program.grains != old.source.grains:
         raise InternalError("the new plan's weights lie elsewhere in the file than the old artifact's")
+    check_weights(old)
     with _replacing(Path(new_path)) as file, open(old_path, "rb") as source:
         _copy(source, file, old.plan.program.file_nbytes)
-        file.flush()
-        check_weights(file.name, old)
         _append_archive(file, plan, old.source)
 
 

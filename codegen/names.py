@@ -17,10 +17,10 @@ RESERVED = frozenset(
         *keyword.softkwlist,
         *("torch", "kernels", "aten", "inf", "nan", "view_of", "arena", "loader", "load", "wait", "gather"),
         *("tensors", "bind_inputs", "bind_outputs", "release"),
+        *("TILES", "RESIDENT", "HEAD", "STORED", "STATES", "OUTPUTS", "SECTIONS"),
     }
 )
-"""Names that a program's text uses itself. Its tables are in capitals and its sections end in a number, so
-identifiers are kept clear of those forms too."""
+"""Names that a program's text uses itself, beside its sections' (`steps_0`)."""
 
 
 def identifiers(names: Mapping[int, str]) -> dict[int, str]:
@@ -31,7 +31,7 @@ def identifiers(names: Mapping[int, str]) -> dict[int, str]:
     for key, name in names.items():
         stem = _legal(name)
         identifier = stem
-        while identifier in taken or _is_reserved(identifier):
+        while identifier in taken:
             counts[stem] = counts.get(stem, 1) + 1
             identifier = f"{stem}_{counts[stem]}"
         taken.add(identifier)
@@ -56,10 +56,6 @@ def _legal(name: str) -> str:
     if len(stem) > LONGEST:
         # The end of a dotted name tells more than its begin.
         stem = stem[-LONGEST:].lstrip("_")
+    if stem in RESERVED or re.fullmatch(r"steps_\d+", stem):
+        return f"{stem}_value"
     return f"v{stem}" if stem[0].isdigit() else stem
-
-
-def _is_reserved(identifier: str) -> bool:
-    return (
-        identifier in RESERVED or identifier.isupper() or re.fullmatch(r"steps_\d+", identifier) is not None
-    )

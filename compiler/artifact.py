@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import occ
+from occ.codegen.addresses import Addresses
 from occ.codegen.bundle import runtime_members
 from occ.codegen.checksums import Checksums, checksums
 from occ.codegen.emit import emit
@@ -16,6 +16,7 @@ from occ.codegen.manifest import manifest_json
 from occ.errors import ArtifactError, OccError, UsageError
 from occ.ir import Plan, Program
 from occ.runtime_stub.integrity import DamageError, check_archive, read_member
+from occ.runtime_stub.jobs import table_pages
 from occ.serialize import plan_from_json, program_from_json
 
 
@@ -81,16 +82,18 @@ def open_artifact(path: str | Path) -> Artifact:
     return artifact
 
 
-def check_weights(path: str | Path, artifact: Artifact) -> None:
-    """Read the weight part of `path` and compare it with the checksums of `artifact`.
+def check_weights(artifact: Artifact) -> None:
+    """Read all of the artifact's weights and compare them with its checksums.
 
-    Raises ArtifactError naming the first tile, state or page that differs.
+    Raises ArtifactError naming the first tile, state or page that differs, and UsageError where the file
+    cannot be read any more.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    path = artifact.path
     try:
-        found = checksums(descriptor, artifact.plan)
-    finally:
-        os.close(descriptor)
+        with open(path, "rb") as file:
+            found = checksums(file.fileno(), artifact.plan)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     wanted = artifact.checksums
     for tile, have, want in zip(artifact.plan.sizing.tiles, found.tiles, wanted.tiles, strict=True):
         if have != want:
@@ -138,6 +141,12 @@ def _check_manifest(artifact: Artifact) -> None:
     for found, count in zip(sums, counts, strict=True):
         if not isinstance(found, list) or len(found) != count or not all(_is_crc(crc) for crc in found):
             raise ArtifactError(f"{artifact.path}: the manifest does not hold {count} checksums")
+    pages = sum(
+        len(table_pages(table.file_offset, table.row_nbytes, table.rows))
+        for table in Addresses(artifact.plan).stored
+    )
+    if len(artifact.page_crcs) != 4 * pages:
+        raise ArtifactError(f"{artifact.path}: pages.crc does not hold {pages} checksums")
     wanted = json.loads(manifest_json(artifact.plan, artifact.checksums, manifest["members"]))
     if manifest != wanted:
         raise ArtifactError(f"{artifact.path}: manifest.json is not the manifest of its plan")

@@ -45,8 +45,8 @@ class Captured:
     `inputs` are the tensors among the user's inputs, in order. `input_tree` and `output_tree` are described
     at `occ.ir.Program`. `tensors` gives parameters, buffers and constants by placeholder, tied ones as the
     same object. `mutated_buffers` and `mutated_inputs` give, by placeholder, the node whose result is the new
-    contents after a run. `outputs` are the nodes of the tensors that the user gets, in order; an output may be
-    a placeholder. `activation_peak` is in bytes.
+    contents after a run. `outputs` are the nodes of the tensors that the user gets, in order; an output may
+    be a placeholder. `activation_peak` is in bytes.
     """
 
     exported: ExportedProgram
@@ -81,6 +81,7 @@ def capture(
     if not isinstance(module, nn.Module):
         raise UsageError(f"the model must be an nn.Module, not of type {type(module).__name__}")
     args, kwargs = as_call(example_inputs)
+    _check_leaves(args, kwargs)
     with quiet(), torch.no_grad(), _ready(module):
         try:
             exported = torch.export.export(module, args, kwargs, strict=False)
@@ -105,6 +106,16 @@ def capture(
         outputs=outputs,
         activation_peak=activation_peak(exported),
     )
+
+
+def _check_leaves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise UsageError for an input that is neither a tensor nor a constant."""
+
+    def leaf(value: object, path: str) -> Tree:
+        return {} if isinstance(value, Tensor) else constant(value, path)
+
+    tree_of(args, "input", leaf)
+    tree_of(kwargs, "input", leaf)
 
 
 @contextmanager
@@ -134,7 +145,7 @@ def _inputs(
         if node is None:
             raise InternalError(f"torch.export takes {len(specs)} inputs; input {path!r} is not among them")
         if not isinstance(value, Tensor):
-            return constant(value, f"input {path!r}")
+            return constant(value, path)
         name = path
         while name in names:
             name += "_"
@@ -143,8 +154,7 @@ def _inputs(
         return {"tensor": len(taken) - 1}
 
     positional = [
-        tree_of(arg, name, leaf)
-        for name, arg in zip(_positional_names(module, len(args)), args, strict=True)
+        tree_of(arg, name, leaf) for name, arg in zip(_positional_names(module, len(args)), args, strict=True)
     ]
     # torch.export may have put the keyword arguments into another order.
     keywords: list[str] = list(exported.call_spec.in_spec.child(1).context)
@@ -174,9 +184,7 @@ def _outputs(exported: ExportedProgram) -> tuple[tuple[str, ...], Tree]:
         elif isinstance(spec.arg, ConstantArgument):
             trees.append(constant(spec.arg.value, "the result"))
         else:
-            raise UsageError(
-                f"the result {spec.arg.name} is a number that depends on the data; return it as a tensor"
-            )
+            raise InternalError(f"torch.export describes a result as {spec.arg}")
     return tuple(nodes), spec_tree(exported.call_spec.out_spec, iter(trees))
 
 
@@ -221,11 +229,11 @@ def _origin(node: Node) -> str:
 
 def _cannot(module: nn.Module, error: Exception) -> str:
     """One line: why torch.export failed, and where in the user's source."""
-    own = Path(torch.__file__).parent, Path(__file__).parent
+    foreign = {Path(torch.__file__).parent, Path(__file__).parent}
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<") and not any(home in Path(frame.filename).parents for home in own)
+        if not frame.filename.startswith("<") and foreign.isdisjoint(Path(frame.filename).parents)
     ]
     # An exception's traceback begins at `capture`, so the innermost frame outside of torch is the model's.
     where = f" at {_short(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""

@@ -34,7 +34,7 @@ class Child:
     """
 
     def __init__(self, module: str, settings: Mapping[str, str | None]) -> None:
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         self._process = subprocess.Popen(
             [sys.executable, "-c", f"from {module} import main; main()"],
             stdin=subprocess.PIPE,

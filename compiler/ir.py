@@ -301,7 +301,8 @@ class Sizing:
     """Which tiles are resident and when each other is loaded; what the placement has to fit.
 
     Resident tiles are loaded once, before the first run. `loads` are in order of submission within one run
-    of the steady state (by issue step, then file offset). `pool_nbytes` is what the arena may take.
+    of the steady state: by issue step, then those of this run by deadline, then those of the next run.
+    `pool_nbytes` is what the arena may take.
     """
 
     tiles: tuple[Tile, ...]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from occ.errors import UsageError
 from occ.quiet import quiet
 
+EXAMPLES = (tuple, list, Mapping, Tensor)
 SHOWN = 3
 """Names that an error lists before it only counts."""
 
@@ -41,11 +42,11 @@ def load_model_file(spec: str, weights: str | Path | None = None) -> ModelFile:
     """
     path, attribute = _split(spec)
     if not path.is_file():
-        raise UsageError(f"{path} does not exist; pass a Python file that defines `model` and `example_inputs`")
+        raise UsageError(f"{path} does not exist; pass a file that defines `model` and `example_inputs`")
     with quiet():
         namespace = _execute(path)
         module = _defined(path, namespace, attribute, nn.Module, "an nn.Module")
-        examples = _defined(path, namespace, "example_inputs", (tuple, list, Mapping, Tensor), "a tuple or dict")
+        examples = _defined(path, namespace, "example_inputs", EXAMPLES, "a tuple or dict of tensors")
     if weights is not None:
         load_weights(module, weights)
     if unset := [name for name, tensor in _tensors(module) if tensor.is_meta]:
@@ -95,13 +96,14 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
         present = [name for name in tied if name in stored]
         stored.update(dict.fromkeys(tied, stored[present[-1]]) if present else {})
     if missing := [name for name in owned if name not in stored]:
-        raise UsageError(f"{path} lacks {_listed(missing)} of the model; pass the weights of this very model")
+        raise UsageError(f"{path} lacks {_listed(missing)} of the model; pass the model's own weights")
     if unexpected := sorted(names - owned.keys()):
-        raise UsageError(f"{path} holds {_listed(unexpected)} beyond the model; pass the weights of this model")
+        raise UsageError(f"{path} holds {_listed(unexpected)} that the model lacks; pass its own weights")
     for name, tensor in owned.items():
         if tensor.shape != stored[name].shape:
             raise UsageError(
-                f"{path}: {name} has shape {tuple(stored[name].shape)} and the model needs {tuple(tensor.shape)}"
+                f"{path}: {name} has shape {tuple(stored[name].shape)} and the model needs"
+                f" {tuple(tensor.shape)}"
             )
     converted: dict[tuple[int, torch.dtype], Tensor] = {}
     for name, tensor in owned.items():

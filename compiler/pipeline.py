@@ -14,13 +14,13 @@ from occ.capture import capture
 from occ.codegen.bundle import write_artifact
 from occ.codegen.emit import emit
 from occ.codegen.weights import WeightBytes
-from occ.ir import Plan, Program
+from occ.ir import Machine, Plan, Program
 from occ.lower import lower
 from occ.measure import Measurer
 from occ.planning import PlanningTarget, plan
 from occ.report.dump import Dump
 from occ.report.text import claim
-from occ.target import Target, planning_target
+from occ.target import Target
 from occ.units import format_bytes
 from occ.verify import verify
 
@@ -62,25 +62,36 @@ def compile_model(
         f"lowered to {len(source.steps)} steps, {format_bytes(source.weights_nbytes)} of weights,"
         f" demand {format_bytes(source.demand)}"
     )
-    with Measurer(target) as measurer:
-        made = plan_program(source, budget, planning_target(target, measurer.measure), progress, dump)
+    made = planned(source, budget, target, progress, dump)
     write_artifact(output, made, source, weight_bytes(lowered.weights))
     progress(f"wrote {output} ({format_bytes(output.stat().st_size)})")
     progress(claim(made))
     return Compiled(output, made, source)
 
 
-def plan_program(
-    source: Program, budget: int | None, target: PlanningTarget, progress: Progress, dump: Dump
-) -> Plan:
-    """Plan an unsplit program for a budget, and prove the plan."""
-    made = plan(source, budget, target, progress)
+def planned(source: Program, budget: int | None, target: Target, progress: Progress, dump: Dump) -> Plan:
+    """Plan an unsplit program for `budget` bytes on a target, and prove the plan."""
+    with Measurer(target) as measurer:
+        made = plan(source, budget, planning_target(target, measurer), progress)
     dump.program("rewritten", made.program)
-    dump.plan("plan", made, source)
+    dump.plan("planned", made, source)
     verify(made)
-    progress("verified")
+    progress("verified: no two live buffers share bytes, no load overwrites bytes in use")
     dump.text("program", emit(made))
     return made
+
+
+def planning_target(target: Target, measurer: Measurer) -> PlanningTarget:
+    """What planning needs of the target profile."""
+    machine = Machine(
+        device="cpu",
+        threads=target.threads,
+        spin=target.spin,
+        torch=target.torch,
+        cpu=target.cpu,
+        profile_digest=target.digest,
+    )
+    return PlanningTarget(measurer.measure, target.reader, machine, target.spin)
 
 
 def weight_bytes(weights: Mapping[int, Tensor]) -> WeightBytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from occ.errors import UsageError
@@ -32,6 +33,8 @@ def constant(value: object, where: str) -> Tree:
         return {"constant": {"float": repr(value)}}
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"constant": value}
+    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        raise UsageError(f"{where} has a number that depends on the data; return it as a tensor")
     raise UsageError(
         f"{where} is of type {type(value).__name__}; a compiled model takes and returns tensors, numbers,"
         " strings and None, in tuples, lists and dicts"
@@ -68,7 +71,7 @@ def _key(key: object, where: str) -> str:
 
 
 def _cache_layers(result: object) -> tuple[tuple[Tensor, ...], ...] | None:
-    """(keys, values) of each layer; of an encoder-decoder's cache (keys, values, cross keys, cross values)."""
+    """(keys, values) of each layer; an encoder-decoder's cache has cross keys and cross values as well."""
     parts = (getattr(result, "self_attention_cache", None), getattr(result, "cross_attention_cache", None))
     if all(parts):
         own, cross = (_cache_layers(part) for part in parts)

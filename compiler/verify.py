@@ -240,7 +240,7 @@ def _check_file(plan: Plan) -> None:
         weight = program.buffers[grain.weight] if 0 <= grain.weight < len(program.buffers) else None
         if weight is None or weight.kind is not BufferKind.WEIGHT:
             raise PlanError(f"the grain at byte {grain.file_offset} of the file belongs to no weight")
-        if not (0 <= grain.first < grain.end <= weight.nbytes) or not (
+        if not (0 <= grain.first <= grain.end <= weight.nbytes) or not (
             0 <= grain.file_offset <= program.file_nbytes - grain.nbytes
         ):
             raise PlanError(

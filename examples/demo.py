@@ -10,6 +10,7 @@ programs stay in build/demo. Takes a few minutes.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -92,21 +93,19 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def run(command: list[str], environment: dict[str, str] | None = None) -> str:
-    """Run a command to its end, showing it first; its standard output. Ends the demo where it fails."""
-    say("$ " + " ".join(str(Path(part).name) if "/" in part else part for part in command))
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        sys.exit(f"the command failed with exit code {done.returncode}")
-    return done.stdout
+def run(command: list[str], environment: dict[str, str] | None = None) -> None:
+    """Show a command, files without their folders, and run it to its end. Ends the demo where it fails."""
+    say("$ " + " ".join(re.sub(r"/[^=]*/", "", part) for part in command))
+    code = subprocess.run(command, env=environment).returncode
+    if code:
+        sys.exit(f"the command failed with exit code {code}")
 
 
 def compile_example(name: str, budget: str, device: tuple[list[str], dict[str, str]]) -> Example:
     """Compile examples/NAME.py for `budget` and start both of its workers."""
     artifact = FOLDER / f"{name}.occ"
     occ = str(Path(sys.executable).with_name("occ"))
-    claim = run([occ, "compile", str(HERE / f"{name}.py"), "--budget", budget, "-o", str(artifact)])
-    say(claim.strip())
+    run([occ, "compile", str(HERE / f"{name}.py"), "--budget", budget, "-o", str(artifact)])
     with zipfile.ZipFile(artifact) as archive:
         manifest = json.loads(archive.read("manifest.json"))
         plan = json.loads(archive.read("plan.json"))["plan"]

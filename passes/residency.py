@@ -32,8 +32,13 @@ SAME = 1e-6
 """Relative difference of latencies below which the schedule that streams less is better."""
 
 RUNS = 4
+"""Runs after which a candidate's latency is taken as that of its steady state."""
+
 BISECTIONS = 10
+"""Halvings of the interval of rates; the bytes they leave are given out tile by tile."""
+
 NEIGHBOURS = 6
+"""Tiles to pin and tiles to give up that one round of exchanges combines."""
 
 
 @dataclass(frozen=True, slots=True)

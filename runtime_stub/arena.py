@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
-from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -66,11 +65,10 @@ class Arena:
         self._bytes = None
         self._typed.clear()
         self.memory.release()
+        # The pages go now. The address range goes with the last view of it, which may outlive this call (in
+        # a traceback, say): torch keeps the mapping object alive, and unmapping under a view would crash.
         self._map.madvise(mmap.MADV_DONTNEED)
-        # Where a view is alive (in a caller's traceback, say) its address range stays until it goes; the
-        # pages are gone already.
-        with suppress(BufferError):
-            self._map.close()
+        del self._map
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:

@@ -364,7 +364,7 @@ def choices(draw: st.DrawFn, program: Program) -> Choices:
     gathers = []
     for index, step in enumerate(program.steps):
         if step.splits and draw(st.booleans()):
-            axis = draw(st.sampled_from(step.splits))
+            axis: SplitAxis = draw(st.sampled_from(step.splits))
             granules = -(-axis.extent // axis.granule)
             splits.append((index, axis.name, draw(st.integers(1, granules))))
         elif step.kernel == "embedding" and draw(st.booleans()):
@@ -400,7 +400,7 @@ def random_plan(program: Program, choice: Choices, seed: int) -> Plan:
 def fitted_plan(program: Program, sizing: Sizing, choice: Choices = UNSPLIT) -> Plan:
     """A plan with everything at the lowest free offset, largest first."""
     items = placement_items(program, sizing)
-    return plan_of(program, choice, sizing, items, first_fit(tuple(items.values())))
+    return plan_of(program, sizing, items, first_fit(tuple(items.values())), choice)
 
 
 def placement_items(program: Program, sizing: Sizing) -> dict[Key, PlacementItem]:
@@ -447,10 +447,10 @@ def first_fit(items: tuple[PlacementItem, ...]) -> Placement:
 
 def plan_of(
     program: Program,
-    choice: Choices,
     sizing: Sizing,
     items: dict[Key, PlacementItem],
     placement: Placement,
+    choice: Choices = UNSPLIT,
 ) -> Plan:
     """The plan with these offsets, in the order of the items."""
     offsets = dict(zip(items, placement.offsets, strict=True))

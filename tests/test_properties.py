@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from occ.ir import Choices, Plan, Program, Sizing, StepCost
+from occ.errors import BudgetError
+from occ.ir import Plan, Program, Sizing, StepCost
 from occ.passes.liveness import liveness
 from occ.passes.placement.portfolio import place
 from occ.passes.sizing import size, smallest_pool
 from occ.passes.timing import Reader
+from occ.planning import PlanningTarget, smallest_budget
+from occ.planning import plan as plan_program
 from occ.rewrite import rewrite
 from occ.units import ALIGNMENT, PAGE, round_up
 from occ.verify import PlanError, verify
-from tests.programs import choices, placement_items, plan_of, programs, random_plan
+from tests.programs import MACHINE, choices, placement_items, plan_of, programs, random_plan
 from tests.reference_machine import PlannedMachine, Results, run_unplanned
 
 RUNS = 3
@@ -33,18 +37,12 @@ def run_planned(plan: Plan, seed: int) -> list[Results]:
     return [machine.run(run) for run in range(RUNS)]
 
 
-def plan_program(program: Program, choice: Choices, pool_share: float) -> Plan:
-    """The passes one after another, with a pool between the smallest and all that is ever live."""
-    rewritten = rewrite(program, choice)
-    alive = liveness(rewritten)
-    costs = [StepCost(1e-3 * (index % 5 + 1), 0) for index in range(len(rewritten.steps))]
-    floor = smallest_pool(rewritten, alive).nbytes
-    pool = floor + int(pool_share * (alive.peak_nbytes + rewritten.file_nbytes - floor))
-    sizing = size(rewritten, alive, costs, Reader(bandwidth=1e7, overhead=1e-4), pool)
-    assert isinstance(sizing, Sizing)
-    items = placement_items(rewritten, sizing)
-    placement = place(tuple(items.values()), effort=0)
-    return plan_of(rewritten, choice, sizing, items, placement)
+TARGET = PlanningTarget(
+    measure=lambda program: [StepCost(1e-3 * (index % 5 + 1), 0) for index in range(len(program.steps))],
+    reader=Reader(bandwidth=1e7, overhead=1e-4),
+    machine=MACHINE,
+    streaming_spin="passive",
+)
 
 
 @given(st.data(), programs())
@@ -56,7 +54,7 @@ def test_a_rewritten_program_computes_the_same(data: st.DataObject, program: Pro
 
 @given(st.data(), programs(), st.integers(0, 2**32))
 @thorough
-def test_any_correct_plan_is_accepted_and_computes_the_same(
+def test_a_correct_plan_is_accepted_and_computes_the_same(
     data: st.DataObject, program: Program, seed: int
 ) -> None:
     plan = random_plan(program, data.draw(choices(program)), seed)
@@ -64,14 +62,43 @@ def test_any_correct_plan_is_accepted_and_computes_the_same(
     assert run_planned(plan, seed) == run_unplanned(program, RUNS)
 
 
+@given(programs(max_operations=5), st.floats(0.0, 1.0), st.integers(0, 2**32))
+@settings(parent=thorough, max_examples=25)
+def test_what_is_planned_for_a_budget_is_accepted_and_computes_the_same(
+    program: Program, share: float, seed: int
+) -> None:
+    smallest = smallest_budget(program, TARGET)
+    largest = max(smallest, plan_program(program, None, TARGET).budget.total)
+    made = plan_program(program, smallest + int(share * (largest - smallest)), TARGET)
+    verify(made)
+    assert run_planned(made, seed) == run_unplanned(program, RUNS)
+
+
+@given(programs(max_operations=5))
+@settings(parent=thorough, max_examples=10)
+def test_the_smallest_budget_is_what_the_error_says(program: Program) -> None:
+    smallest = smallest_budget(program, TARGET)
+    verify(plan_program(program, smallest, TARGET))
+    with pytest.raises(BudgetError) as refused:
+        plan_program(program, smallest - 1, TARGET)
+    assert refused.value.smallest == smallest
+
+
 @given(st.data(), programs(), st.floats(0.0, 1.0), st.integers(0, 2**32))
 @thorough
-def test_what_the_passes_plan_is_accepted_and_computes_the_same(
-    data: st.DataObject, program: Program, pool_share: float, seed: int
-) -> None:
-    plan = plan_program(program, data.draw(choices(program)), pool_share)
-    verify(plan)
-    assert run_planned(plan, seed) == run_unplanned(program, RUNS)
+def test_any_choices_can_be_planned(data: st.DataObject, program: Program, share: float, seed: int) -> None:
+    """Also splits and gathers that the search would never choose."""
+    choice = data.draw(choices(program))
+    rewritten = rewrite(program, choice)
+    alive = liveness(rewritten)
+    floor = smallest_pool(rewritten, alive).nbytes
+    pool = floor + int(share * (alive.peak_nbytes + rewritten.file_nbytes - floor))
+    sizing = size(rewritten, alive, TARGET.measure(rewritten), TARGET.reader, pool)
+    assert isinstance(sizing, Sizing)
+    items = placement_items(rewritten, sizing)
+    made = plan_of(rewritten, sizing, items, place(tuple(items.values()), effort=0), choice)
+    verify(made)
+    assert run_planned(made, seed) == run_unplanned(program, RUNS)
 
 
 @given(st.data(), programs(), st.integers(0, 2**32))

@@ -1,4 +1,4 @@
-"""Plans small enough to be written by hand: streamed and wrapped tiles, a gather, a state, aliased outputs."""
+"""Plans small enough to be written by hand: streamed and wrapped tiles, a gather, a state, aliases."""
 
 from __future__ import annotations
 
@@ -127,9 +127,7 @@ def plan_of(
     loads: Sequence[Load] = (),
 ) -> Plan:
     tiles = tuple(
-        Tile(
-            index, first, last, program.grains[first].file_offset, tile_nbytes(program, first, last)
-        )
+        Tile(index, first, last, program.grains[first].file_offset, tile_nbytes(program, first, last))
         for index, (first, last) in enumerate(cuts)
     )
     streamed = sum(tiles[load.tile].nbytes for load in loads)

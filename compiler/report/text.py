@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from occ.ir import BufferKind, Plan, Program
 from occ.passes.liveness import liveness
 from occ.passes.tiling import tile_uses
 from occ.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from occ.bench import Bench
 
 
 def claim(plan: Plan) -> str:
@@ -113,3 +117,26 @@ def step_table(plan: Plan) -> str:
             + (f"  waits for {format_bytes(waits)}" if waits else "")
         )
     return "\n".join(lines)
+
+
+def bench_table(bench: Bench) -> str:
+    """What `occ bench` prints."""
+    rows = [
+        ("planned", f"{format_bytes(bench.planned_nbytes)} (arena {format_bytes(bench.arena_nbytes)})"),
+        ("measured", f"{format_bytes(bench.measured_nbytes)} of growth at the peak"),
+        (
+            "latency",
+            f"{format_seconds(bench.latency)} (median of {bench.runs}), of which"
+            f" {format_seconds(bench.stall)} waiting; predicted {format_seconds(bench.predicted_latency)}",
+        ),
+        (
+            "read",
+            f"{format_bytes(bench.streamed_nbytes)} per run, {format_bytes(int(bench.bandwidth))} per second",
+        ),
+        ("cold start", format_seconds(bench.cold_start)),
+    ]
+    if bench.eager_latency is not None and bench.difference is not None:
+        ratio = bench.latency / bench.eager_latency
+        rows.append(("eager", f"{format_seconds(bench.eager_latency)}; ours is {ratio:.2f} of it"))
+        rows.append(("difference", f"{bench.difference:.1e} of the largest output"))
+    return "\n".join(f"{name:<12} {text}" for name, text in rows)

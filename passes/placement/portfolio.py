@@ -13,6 +13,7 @@ from occ.passes.placement.problem import Problem, column_starts, problem_of
 from occ.passes.placement.search import climb
 from occ.passes.placement.skyline import conflicts, dive, orders
 from occ.passes.placement.validate import check_items, check_placement
+from occ.units import round_up
 
 CLIMB_PLACEMENTS = 1_000_000
 """Items that the local search stacks per unit of effort: about one second of one core."""
@@ -20,8 +21,8 @@ CLIMB_PLACEMENTS = 1_000_000
 CPSAT_WORK = 2.0
 """CP-SAT's deterministic time per unit of effort: about twenty seconds of one core."""
 
-CPSAT_RECTANGLES = 4_000
-"""Beyond so many items building the model alone takes longer than the heuristics do."""
+CPSAT_ITEMS = 4_000
+"""Beyond so many items CP-SAT is not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,7 @@ class Solution:
     method: str
 
 
-def place(
-    items: Sequence[PlacementItem], *, height_limit: int | None = None, effort: int = 1
-) -> Placement:
+def place(items: Sequence[PlacementItem], *, height_limit: int | None = None, effort: int = 1) -> Placement:
     """Give every item an offset so that no two share bytes at any step, as low as the effort allows.
 
     `height_limit` (bytes) is all that the caller needs: the search ends with the first placement within it,
@@ -94,16 +93,18 @@ def _always_live(items: Sequence[PlacementItem]) -> tuple[list[int], list[int]]:
 
 
 def _solve(problem: Problem, bound: int, limit: int | None, effort: int) -> Solution:
-    goal = bound if limit is None else max(bound, limit)
+    goal = round_up(bound, problem.unit) if limit is None else max(bound, limit)
     best = _dives(problem, bound, goal)
     if best.height > goal and effort > 0:
         offsets = tuple(climb(problem, best.offsets, goal, CLIMB_PLACEMENTS * effort))
         height = problem.height(offsets)
         if height < best.height:
             best = Solution(offsets, height, bound, "local search")
-    within_reach = limit is None or limit >= bound
-    if best.height > goal and effort > 0 and within_reach and len(problem.sizes) <= CPSAT_RECTANGLES:
-        best = _bisect(problem, best, goal, limit is not None, CPSAT_WORK * effort)
+    if effort > 0 and len(problem.sizes) <= CPSAT_ITEMS:
+        if limit is None:
+            best = _lowest(problem, best, goal, CPSAT_WORK * effort)
+        elif bound <= limit < best.height:
+            best, _ = _ask(problem, best, problem.snap(limit), CPSAT_WORK * effort)
     return best
 
 
@@ -121,29 +122,35 @@ def _dives(problem: Problem, bound: int, goal: int) -> Solution:
     return best
 
 
-def _bisect(problem: Problem, best: Solution, goal: int, only_goal: bool, work: float) -> Solution:
-    """Ask CP-SAT for the goal, then, unless that is `only_goal`, for heights between what is open and what
-    is reached; half of the work that is left goes into each question."""
-    low = goal
-    target = problem.snap(goal)
-    while target < best.height:
-        verdict, offsets, spent = _ask(problem, best, target, work if only_goal else work / 2)
+def _lowest(problem: Problem, best: Solution, goal: int, work: float) -> Solution:
+    """Ask CP-SAT for `goal`, then for heights, in whole units, between what is open and what is reached.
+
+    The first question may take three quarters of the work, each further one half of what is left. Whether the
+    last bytes can be saved, those by which the highest item's padding may differ, gets a small share.
+    """
+    unit = problem.unit
+    small, share = work / 20, work * 3 / 4
+    low = target = goal // unit
+    while low * unit < best.height and share >= small:
+        best, spent = _ask(problem, best, target * unit, share)
         work -= spent
-        if verdict is Verdict.FITS:
-            best = Solution(offsets, problem.height(offsets), best.floor, "cp-sat")
-        elif verdict is Verdict.NEVER:
-            best = replace(best, floor=problem.snap(target + 1))
-        if verdict is not Verdict.FITS:
-            low = problem.snap(target + 1)
-        if only_goal or work <= 0:
+        share = work / 2
+        if target * unit < best.height:
+            low = target + 1
+        target = (low + -(-best.height // unit)) // 2
+    while best.floor < best.height < best.floor + unit:
+        before = best
+        best, _ = _ask(problem, best, best.floor, small)
+        if best == before:
             break
-        target = max(low, problem.snap((low + best.height) // 2 + 1 - problem.unit))
     return best
 
 
-def _ask(
-    problem: Problem, best: Solution, height: int, work: float
-) -> tuple[Verdict, tuple[int, ...], float]:
-    """One question, put with several orders of precedence one after another: which one is quick differs from
-    problem to problem by a factor of a hundred, so each gets a share, and the first gets the rest."""
-    ...
+def _ask(problem: Problem, best: Solution, height: int, work: float) -> tuple[Solution, float]:
+    """The better of `best` and what CP-SAT finds within `height` bytes, and the work that this took."""
+    answer = fits(problem, height, work)
+    if answer.verdict is Verdict.FITS:
+        best = Solution(answer.offsets, problem.height(answer.offsets), best.floor, "cp-sat")
+    elif answer.verdict is Verdict.NEVER:
+        best = replace(best, floor=problem.snap(height + 1))
+    return best, answer.work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,16 +16,26 @@ Integers = npt.NDArray[np.int64]
 def orders(problem: Problem) -> tuple[tuple[int, ...], ...]:
     """Orders of precedence that are worth trying, as permutations of the items.
 
-    By duration, by area, by size, each with the largest first, and by the first column.
+    By duration, by area and by size, each with the largest first, and by the first column.
     """
     items = range(len(problem.sizes))
     sizes, spans = problem.sizes, problem.spans
     duration = [problem.duration(item) for item in items]
     by_duration = sorted(items, key=lambda i: (-duration[i], -sizes[i], spans[i]))
     by_area = sorted(items, key=lambda i: (-duration[i] * sizes[i], -duration[i], spans[i]))
-    by_size = sorted(items, key=lambda i: (-sizes[i], -duration[i], spans[i]))
     by_start = sorted(items, key=lambda i: (spans[i][0][0], -duration[i], -sizes[i]))
-    return tuple(by_duration), tuple(by_area), tuple(by_size), tuple(by_start)
+    by_size = sorted(items, key=lambda i: (-sizes[i], -duration[i], spans[i]))
+    return tuple(by_duration), tuple(by_area), tuple(by_start), tuple(by_size)
+
+
+def shaken_order(problem: Problem, number: int) -> tuple[int, ...]:
+    """The `number`-th of endlessly many orders: by duration (even) or by area (odd), the largest first, after
+    every duration or area was multiplied by a random number from 0.7 to 1.3."""
+    generator = random.Random(number)
+    items = range(len(problem.sizes))
+    heights = problem.sizes if number % 2 else (1,) * len(items)
+    weight = [problem.duration(i) * heights[i] * generator.uniform(0.7, 1.3) for i in items]
+    return tuple(sorted(items, key=lambda i: (-weight[i], i)))
 
 
 def conflicts(problem: Problem) -> tuple[Integers, ...]:

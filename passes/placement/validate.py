@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from itertools import pairwise
 
 from occ.errors import InternalError
 from occ.ir import Placement, PlacementItem
@@ -19,9 +20,10 @@ def check_items(items: Sequence[PlacementItem]) -> None:
             )
         bounds = [step for interval in item.ranges for step in interval]
         intervals_filled = all(first < last for first, last in item.ranges)
-        if not intervals_filled or any(a > b for a, b in zip(bounds, bounds[1:], strict=False)):
+        if not intervals_filled or any(a > b for a, b in pairwise(bounds)):
             raise InternalError(
-                f"placement item {item.name!r}: ranges {item.ranges} are not disjoint, ascending and non-empty"
+                f"placement item {item.name!r}: its ranges {item.ranges} must be disjoint, ascending and "
+                "hold a step each"
             )
 
 
@@ -38,7 +40,9 @@ def check_placement(items: Sequence[PlacementItem], placement: Placement) -> Non
     events: list[tuple[int, int, int]] = []
     for index, (item, offset) in enumerate(zip(items, placement.offsets, strict=True)):
         if offset < 0 or offset % item.alignment:
-            raise InternalError(f"{item.name!r} at offset {offset} is not a multiple of {item.alignment} bytes")
+            raise InternalError(
+                f"{item.name!r} at offset {offset} is not a multiple of {item.alignment} bytes"
+            )
         top = max(top, offset + item.nbytes)
         if item.nbytes:
             for first, last in item.ranges:

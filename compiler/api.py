@@ -1,0 +1,95 @@
+"""The public API: compile a module into an artifact, load an artifact, plan an artifact anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from occ.artifact import Artifact, open_artifact
+from occ.codegen.bundle import replan_artifact
+from occ.ir import Program as SourceProgram
+from occ.model_file import as_call
+from occ.pipeline import Compiled, Progress, compile_model, planned
+from occ.report.dump import Dump
+from occ.runtime_stub.program import Program
+from occ.target import Target, local_target
+from occ.units import parse_bytes
+
+
+def compile(
+    module: nn.Module,
+    example_inputs: object,
+    budget: str | int | None = None,
+    output: str | Path = "model.occ",
+    *,
+    name: str | None = None,
+    threads: int | None = None,
+    target: Target | None = None,
+    dump: str | Path | None = None,
+    progress: Progress = lambda line: None,
+) -> Compiled:
+    """Compile `module` into the artifact `output`.
+
+    `example_inputs` is a tuple of positional arguments, a dict of keyword arguments, or a pair of both; the
+    program takes inputs of just those shapes and types. `budget` is bytes or a text such as "512MB"; None or
+    "unlimited" keeps all weights resident. `target` is what the program is planned for, by default this
+    machine with `threads` threads (all cores).
+
+    Raises UsageError for a model or inputs that cannot be compiled, and BudgetError, which names the smallest
+    budget that works, where the budget is below it. Nothing is written then.
+    """
+    output = Path(output)
+    return compile_model(
+        name or type(module).__name__,
+        module,
+        *as_call(example_inputs),
+        budget=parse_budget(budget),
+        output=output,
+        target=target or local_target(output.absolute().parent, threads),
+        progress=progress,
+        dump=Dump(None if dump is None else Path(dump)),
+    )
+
+
+def load(path: str | Path) -> Program:
+    """Check an artifact and load it, ready to be called as the module was.
+
+    Nothing of it runs before its structure, plan and program are verified; each tile is checked before the
+    first step reads it. Raises ArtifactError for a damaged artifact.
+    """
+    artifact = open_artifact(path)
+    return Program(artifact.path, artifact.manifest, artifact.text, artifact.page_crcs)
+
+
+def replan(
+    path: str | Path,
+    budget: str | int | None,
+    output: str | Path,
+    *,
+    target: Target | None = None,
+    progress: Progress = lambda line: None,
+) -> Compiled:
+    """Plan an artifact for another budget, without the model; its weights are copied as they are.
+
+    Raises what `compile` raises, and ArtifactError for a damaged artifact.
+    """
+    artifact: Artifact = open_artifact(path)
+    source: SourceProgram = artifact.source
+    threads = artifact.plan.machine.threads
+    made = planned(
+        source,
+        parse_budget(budget),
+        target or local_target(Path(output).absolute().parent, threads),
+        progress,
+        Dump(None),
+    )
+    replan_artifact(path, output, made)
+    return Compiled(Path(output), made, source)
+
+
+def parse_budget(budget: str | int | None) -> int | None:
+    """Bytes, or None for no limit. Raises UsageError for text that is no size."""
+    if budget is None or (isinstance(budget, str) and budget.strip().lower() == "unlimited"):
+        return None
+    return parse_bytes(budget)

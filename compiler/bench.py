@@ -1,0 +1,152 @@
+"""Measuring an artifact on this machine: memory, latency, waiting, and eager beside it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from occ.artifact import open_artifact
+from occ.errors import UsageError
+from occ.model_file import load_model_file
+from occ.runtime_stub.program import Program
+from occ.runtime_stub.tensors import dtype_named
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What was planned and what was measured. Bytes and seconds; latencies are medians.
+
+    `measured_nbytes` is the growth of the process's peak resident memory from before the load to after the
+    last run. `difference` is the largest |a - b| over the outputs, divided by the largest |b| of eager.
+    """
+
+    artifact: str
+    runs: int
+    planned_nbytes: int
+    measured_nbytes: int
+    arena_nbytes: int
+    predicted_latency: float
+    latency: float
+    stall: float
+    cold_start: float
+    streamed_nbytes: int
+    bandwidth: float
+    eager_latency: float | None
+    difference: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def bench(path: str, model: str | None, runs: int) -> Bench:
+    """Run an artifact `runs` times after one that warms up; with `model` (MODEL.py[:name]) eager in turns.
+
+    Raises ArtifactError for a damaged artifact, UsageError for a model whose inputs do not fit.
+    """
+    artifact = open_artifact(path)
+    plan = artifact.plan
+    torch.set_num_threads(plan.machine.threads)
+    eager = None
+    if model is not None:
+        loaded = load_model_file(model)
+        args, kwargs = loaded.example_inputs
+        eager = loaded.module.eval()
+    else:
+        args, kwargs = (), {}
+    flat = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    inputs = flat or [_example(spec) for spec in artifact.manifest["inputs"]]
+
+    torch.ones(8).sum()
+    with _peak_growth() as growth:
+        program = Program(artifact.path, artifact.manifest, artifact.text, artifact.page_crcs)
+        outputs = program.run(inputs)
+        measured = growth()
+    with program:
+        latencies, stalls, eager_latencies = [], [], []
+        difference = None
+        read = program.stats().nbytes_read
+        if eager is not None:
+            difference = _difference(outputs, _run_eager(eager, args, kwargs))
+        for _ in range(runs):
+            program.run(inputs)
+            stats = program.stats()
+            latencies.append(stats.last_latency)
+            stalls.append(stats.last_stall)
+            if eager is not None:
+                began = time.perf_counter()
+                _run_eager(eager, args, kwargs)
+                eager_latencies.append(time.perf_counter() - began)
+        stats = program.stats()
+    latency = statistics.median(latencies)
+    streamed = (stats.nbytes_read - read) // runs
+    return Bench(
+        artifact=str(path),
+        runs=runs,
+        planned_nbytes=plan.budget.total,
+        measured_nbytes=measured,
+        arena_nbytes=plan.budget.arena,
+        predicted_latency=plan.prediction.latency,
+        latency=latency,
+        stall=statistics.median(stalls),
+        cold_start=stats.cold_start,
+        streamed_nbytes=streamed,
+        bandwidth=streamed / latency,
+        eager_latency=statistics.median(eager_latencies) if eager_latencies else None,
+        difference=difference,
+    )
+
+
+class _peak_growth:
+    """Growth of the peak resident set since the block began, in bytes; the kernel keeps the peak."""
+
+    def __enter__(self) -> Callable[[], int]:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        before = _status_nbytes("VmRSS")
+        return lambda: _status_nbytes("VmHWM") - before
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def _status_nbytes(field: str) -> int:
+    def lines() -> Iterator[str]:
+        with open("/proc/self/status") as file:
+            yield from file
+
+    line = next(line for line in lines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
+
+
+def _run_eager(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    with torch.inference_mode():
+        return [leaf for leaf in tree_leaves(module(*args, **kwargs)) if isinstance(leaf, Tensor)]
+
+
+def _difference(outputs: list[Tensor], expected: list[Tensor]) -> float:
+    if len(outputs) != len(expected):
+        raise UsageError(f"the artifact has {len(outputs)} outputs and the model {len(expected)}")
+    worst = 0.0
+    for ours, theirs in zip(outputs, expected, strict=True):
+        if theirs.numel():
+            scale = float(theirs.double().abs().max()) or 1.0
+            worst = max(worst, float((ours.double() - theirs.double()).abs().max()) / scale)
+    return worst
+
+
+def _example(spec: dict[str, Any]) -> Tensor:
+    dtype = dtype_named(spec["dtype"])
+    if dtype.is_floating_point:
+        return torch.randn(spec["shape"]).to(dtype)
+    return torch.zeros(spec["shape"], dtype=dtype)

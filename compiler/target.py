@@ -1,0 +1,280 @@
+"""The target profile: everything measured about a machine that a plan depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from math import floor, isfinite, log10
+from pathlib import Path
+from typing import Any
+
+from occ.cache import read_json, write_json
+from occ.child import Child, ChildError
+from occ.errors import InternalError, UsageError
+from occ.host import cpu_model, cpus, isa
+from occ.ir import StepCost
+from occ.passes.timing import Reader
+from occ.units import format_bytes, format_seconds
+
+FORMAT = 1
+"""Version of the profile's JSON; docs/target-profile.md describes it."""
+
+SPIN_POLICIES = ("passive", "1000", "default")
+"""What `local_target` chooses from: sleep at once, spin about 10 us, spin as OpenMP does by itself."""
+
+SPIN_GAIN = 0.9
+"""A policy later in the list is taken only where it needs less than this share of the time."""
+
+SAMPLE_NBYTES = 128 << 20
+CHILD_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """A machine as plans see it.
+
+    `bandwidth` is bytes a second of reading weights, `overhead` seconds a read request, `slowdown` (at least
+    1) how many times longer computing takes while a read is in flight. `spin` is how OpenMP threads wait in a
+    program that streams: "default", "passive" or a spin count. `kernels` maps signatures (see
+    `occ.measure`) to costs. `torch` and `arch` are version and architecture.
+    """
+
+    name: str
+    cpu: str
+    arch: str
+    isa: tuple[str, ...]
+    torch: str
+    threads: int
+    bandwidth: float
+    overhead: float
+    slowdown: float
+    spin: str
+    kernels: Mapping[str, StepCost] = field(default_factory=dict)
+
+    @property
+    def reader(self) -> Reader:
+        """The part of the profile that the time model takes."""
+        return Reader(self.bandwidth, self.overhead, self.slowdown)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hexadecimal) of the profile without its name and its kernels.
+
+        Kernels are left out because the set grows with every model that is compiled, and what a plan used of
+        it stands in the plan itself.
+        """
+        facts = self._as_json()
+        del facts["name"], facts["kernels"]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def with_kernels(self, costs: Mapping[str, StepCost]) -> Target:
+        """The target that knows these costs as well; known ones stay."""
+        return replace(self, kernels={**costs, **self.kernels})
+
+    def write(self, path: str | Path) -> None:
+        """Write the profile as JSON. Raises UsageError where that is not possible."""
+        try:
+            Path(path).write_text(json.dumps(self._as_json(), indent=1) + "\n")
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+    def summary(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.cpu}, {self.threads} thread{'s' if self.threads > 1 else ''}, torch {self.torch}; reads"
+            f" {format_bytes(round(self.bandwidth))}/s + {format_seconds(self.overhead)} a request, computing"
+            f" x{self.slowdown:g} beside them; spin {self.spin}; {len(self.kernels)} kernels measured"
+        )
+
+    def _as_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "cpu": self.cpu,
+            "arch": self.arch,
+            "isa": list(self.isa),
+            "torch": self.torch,
+            "threads": self.threads,
+            "bandwidth": self.bandwidth,
+            "overhead": self.overhead,
+            "slowdown": self.slowdown,
+            "spin": self.spin,
+            "kernels": {
+                signature: [cost.seconds, cost.workspace] for signature, cost in sorted(self.kernels.items())
+            },
+        }
+
+
+def read_target(path: str | Path) -> Target:
+    """The profile that `Target.write` wrote. Raises UsageError for a file that is none."""
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read the target profile {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not a target profile: {error}; make one with occ profile") from error
+    try:
+        return _from_json(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise UsageError(f"{path} is not a target profile: {reason}; make one with occ profile") from error
+
+
+def local_target(directory: str | Path, threads: int | None = None) -> Target:
+    """This machine, computing with `threads` threads (None: one per processor) and reading from the file
+    system of `directory`.
+
+    Measured once (a few seconds) and kept in the cache; the costs of kernels measured since are part of it.
+    Raises UsageError for an impossible number of threads and for a directory that cannot be written.
+    """
+    import torch
+
+    threads = cpus() if threads is None else threads
+    if not 1 <= threads <= cpus():
+        raise UsageError(f"{threads} threads cannot be used; this machine offers 1 to {cpus()}")
+    if not Path(directory).is_dir():
+        raise UsageError(f"{directory} is not a directory")
+    bare = Target(
+        name=f"{platform.node()}-{threads}",
+        cpu=cpu_model(),
+        arch=platform.machine(),
+        isa=isa(),
+        torch=str(torch.__version__),
+        threads=threads,
+        bandwidth=1.0,
+        overhead=0.0,
+        slowdown=1.0,
+        spin="default",
+    )
+    place = f"target-{bare.digest[:16]}-{os.stat(directory).st_dev:x}.json"
+    try:
+        known = _from_json(read_json(place))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        known = _measured(bare, Path(directory))
+        write_json(place, known._as_json())
+    return known.with_kernels(cached_kernels(known))
+
+
+def cached_kernels(target: Target) -> dict[str, StepCost]:
+    """Costs of kernels measured earlier for this target."""
+    try:
+        return _costs(read_json(_kernels_place(target)))
+    except (TypeError, ValueError, AttributeError):
+        return {}
+
+
+def keep_kernels(target: Target, costs: Mapping[str, StepCost]) -> None:
+    """Add to the costs in the cache; those it has stay."""
+    merged = {**costs, **cached_kernels(target)}
+    content = {signature: [cost.seconds, cost.workspace] for signature, cost in merged.items()}
+    write_json(_kernels_place(target), content)
+
+
+def openmp_settings(threads: int, spin: str) -> dict[str, str | None]:
+    """Environment of a process that computes as programs for such a target do; None removes a variable."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE" if spin == "passive" else None,
+        "GOMP_SPINCOUNT": spin if spin.isdecimal() else None,
+    }
+
+
+def rounded(number: float, digits: int) -> float:
+    """`number` to so many significant decimal digits."""
+    if number == 0 or not isfinite(number):
+        return number
+    return round(number, digits - 1 - floor(log10(abs(number))))
+
+
+def _kernels_place(target: Target) -> str:
+    return f"kernels-{target.digest[:16]}.json"
+
+
+def _costs(content: Any) -> dict[str, StepCost]:
+    return {str(key): StepCost(float(seconds), int(nbytes)) for key, (seconds, nbytes) in content.items()}
+
+
+def _from_json(content: Any) -> Target:
+    if content["format"] != FORMAT:
+        raise ValueError(f"its format is {content['format']} and this occ reads {FORMAT}")
+    target = Target(
+        name=str(content["name"]),
+        cpu=str(content["cpu"]),
+        arch=str(content["arch"]),
+        isa=tuple(map(str, content["isa"])),
+        torch=str(content["torch"]),
+        threads=int(content["threads"]),
+        bandwidth=float(content["bandwidth"]),
+        overhead=float(content["overhead"]),
+        slowdown=float(content["slowdown"]),
+        spin=str(content["spin"]),
+        kernels=_costs(content["kernels"]),
+    )
+    if target.threads < 1:
+        raise ValueError(f"threads is {target.threads}")
+    if not (target.bandwidth > 0 and isfinite(target.bandwidth)):
+        raise ValueError(f"bandwidth is {target.bandwidth:g}")
+    if not (target.overhead >= 0 and target.slowdown >= 1):
+        raise ValueError(f"overhead is {target.overhead:g} and slowdown {target.slowdown:g}")
+    if target.spin not in ("default", "passive") and not target.spin.isdecimal():
+        raise ValueError(f"spin is {target.spin!r}")
+    return target
+
+
+def _measured(bare: Target, directory: Path) -> Target:
+    """Read from a sample file in `directory`, and compute beside it under each spin policy.
+
+    A policy binds when torch is imported, so each has a process of its own; they start together and measure
+    in turn.
+    """
+    # With one thread nothing waits for anything.
+    policies = SPIN_POLICIES if bare.threads > 1 else ("default",)
+    with ExitStack() as stack:
+        children = [
+            stack.enter_context(Child("occ.target_child", openmp_settings(bare.threads, policy)))
+            for policy in policies
+        ]
+        sample = stack.enter_context(_sample_file(directory))
+        try:
+            for child in children:
+                child.ask({"do": "start", "path": str(sample), "threads": bare.threads}, CHILD_SECONDS)
+            reading = children[0].ask({"do": "read"}, CHILD_SECONDS)
+            computing = [child.ask({"do": "compute"}, CHILD_SECONDS) for child in children]
+        except ChildError as error:
+            raise InternalError(f"the process that measures this machine {error}") from error
+    best = 0
+    for index, times in enumerate(computing):
+        if times["beside"] < SPIN_GAIN * computing[best]["beside"]:
+            best = index
+    chosen = computing[best]
+    return replace(
+        bare,
+        bandwidth=rounded(reading["bandwidth"], 2),
+        overhead=rounded(reading["overhead"], 2),
+        slowdown=max(1.0, round(chosen["beside"] / chosen["alone"], 2)),
+        spin=policies[best],
+    )
+
+
+@contextmanager
+def _sample_file(directory: Path) -> Iterator[Path]:
+    """A file of SAMPLE_NBYTES on the disk, gone afterwards."""
+    block = os.urandom(8 << 20)
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".occ-profile-", dir=directory) as file:
+            for _ in range(SAMPLE_NBYTES // len(block)):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+            yield Path(file.name)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {format_bytes(SAMPLE_NBYTES)} to {directory} to measure how fast it is read:"
+            f" {error.strerror}"
+        ) from error
