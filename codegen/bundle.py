@@ -17,14 +17,14 @@ from importlib import resources
 from pathlib import Path
 from typing import BinaryIO
 
-from occ.codegen.checksums import checksums
+from occ.codegen.checksums import Checksums, checksums, compare
 from occ.codegen.emit import emit
 from occ.codegen.manifest import manifest_json
 from occ.codegen.weights import WeightBytes, write_weights
 from occ.errors import ArtifactError, InternalError, UsageError
 from occ.ir import Plan, Program
-from occ.runtime_stub.integrity import MANIFEST, MANIFEST_DIGEST
-from occ.serialize import plan_to_json, program_to_json
+from occ.runtime_stub.integrity import MANIFEST, MANIFEST_DIGEST, DamageError, check_archive, read_member
+from occ.serialize import plan_from_json, plan_to_json, program_from_json, program_to_json
 
 RUNTIME = "runtime_stub"
 _COPY_NBYTES = 64 << 20
@@ -43,20 +43,29 @@ def write_artifact(path: str | Path, plan: Plan, source: Program, weights: Weigh
 
 
 def replan_artifact(old_path: str | Path, new_path: str | Path, plan: Plan) -> None:
-    """Write an artifact with the weights of another one and a new plan, which has the same weights file.
+    """Write an artifact with the weights of another one and a new plan for the same source program.
 
-    Raises ArtifactError where the old artifact is damaged, in its weights too: its damage must not get new
-    checksums.
+    Raises ArtifactError where the old artifact is damaged, in its weights too (damage must not get new
+    checksums), UsageError where a file cannot be read or written, and InternalError where the plan expects
+    other weights.
     """
-    from occ.artifact import check_weights, open_artifact
-
-    old = open_artifact(old_path)
-    if plan.program.file_nbytes != old.plan.program.file_nbytes or plan.program.grains != old.source.grains:
-        raise InternalError("the new plan's weights lie elsewhere in the file than the old artifact's")
-    check_weights(old)
-    with _replacing(Path(new_path)) as file, open(old_path, "rb") as source:
-        _copy(source, file, old.plan.program.file_nbytes)
-        _append_archive(file, plan, old.source)
+    old_path = str(old_path)
+    try:
+        manifest = check_archive(old_path)
+        old_plan = plan_from_json(read_member(old_path, "plan.json"))
+        source = program_from_json(read_member(old_path, "source.json"))
+        page_crcs = read_member(old_path, "pages.crc")
+    except DamageError as error:
+        raise ArtifactError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"cannot read {old_path}: {error.strerror or error}") from error
+    if plan.program.grains != source.grains or plan.program.file_nbytes != source.file_nbytes:
+        raise InternalError(f"the new plan expects other weights in the file than {old_path} has")
+    recorded = Checksums(tuple(manifest["tile_crcs"]), tuple(manifest["state_crcs"]), page_crcs)
+    with _replacing(Path(new_path)) as file, open(old_path, "rb") as weights:
+        _copy(weights, file, source.file_nbytes)
+        compare(old_path, old_plan, checksums(file.fileno(), old_plan), recorded)
+        _append_archive(file, plan, source)
 
 
 def runtime_members() -> dict[str, bytes]:

@@ -51,6 +51,23 @@ def checksums(descriptor: int, plan: Plan) -> Checksums:
     )
 
 
+def compare(path: str, plan: Plan, found: Checksums, recorded: Checksums) -> None:
+    """Raise ArtifactError, naming the first tile, state or page of `path` that is not what was recorded."""
+    for tile, have, want in zip(plan.sizing.tiles, found.tiles, recorded.tiles, strict=True):
+        if have != want:
+            raise ArtifactError(
+                f"{path} is damaged: tile {tile.id} ({tile.nbytes} bytes at {tile.file_offset}) has CRC-32"
+                f" {have:08x}, not {want:08x}; copy or compile it again"
+            )
+    for state, have, want in zip(plan.program.states, found.states, recorded.states, strict=True):
+        if have != want:
+            raise ArtifactError(f"{path} is damaged: the initial value of state {state.name!r} has changed")
+    if found.pages != recorded.pages:
+        pairs = zip(found.pages, recorded.pages, strict=True)
+        page = next(place // 4 for place, (have, want) in enumerate(pairs) if have != want)
+        raise ArtifactError(f"{path} is damaged: page {page} of the tables read by row has changed")
+
+
 def _crc(descriptor: int, buffer: memoryview, offset: int, nbytes: int) -> int:
     crc = 0
     end = offset + nbytes

@@ -52,6 +52,11 @@ class _Emitter:
         self.used = self._used_values()
         self.names = identifiers({id: self.program.values[id].name for id in self.used})
         self.stored = {table.value: index for index, table in enumerate(self.addresses.stored)}
+        packings = (self.program.values[id].packing for id in self.used)
+        self.layouts = {
+            layout: f"LAYOUT_{index}"
+            for index, layout in enumerate(dict.fromkeys(p.layout for p in packings if p is not None))
+        }
         self.hex_digits = max(4, len(f"{plan.budget.arena:x}"))
         self.tile_contents = [self._contents(tile) for tile in plan.sizing.tiles]
 
@@ -78,6 +83,7 @@ class _Emitter:
                 for table in self.addresses.stored
             ],
             states=list(self._states()),
+            layouts=[f"{name} = {layout!r}" for layout, name in self.layouts.items()],
             bindings=list(self._bindings()),
             outputs=boundary.outputs,
             bind_inputs=boundary.bind_inputs,
@@ -158,11 +164,14 @@ class _Emitter:
     def _binding(self, value: Value, width: int) -> list[str]:
         address = self.addresses.of(value)
         assert address is not None
-        text = f"{self.names[value.id]:<{width}} = arena.view({self._address(address)}, torch.{value.dtype}, "
-        text += tuple_text(value.shape)
+        view = f"arena.view({self._address(address)}, torch.{value.dtype}, {tuple_text(value.shape)}"
         if value.strides != contiguous_strides(value.shape):
-            text += f", {tuple_text(value.strides)}"
-        return wrap(text + ")", 0)
+            view += f", {tuple_text(value.strides)}"
+        view += ")"
+        if (packing := value.packing) is not None:
+            layout = self.layouts[packing.layout]
+            view = f"packed({view}, torch.{packing.dtype}, {tuple_text(packing.shape)}, {layout})"
+        return wrap(f"{self.names[value.id]:<{width}} = {view}", 0)
 
     def _sections(self) -> list[_Cell]:
         steps = self.program.steps

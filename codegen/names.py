@@ -15,7 +15,20 @@ RESERVED = frozenset(
         *dir(builtins),
         *keyword.kwlist,
         *keyword.softkwlist,
-        *("torch", "kernels", "aten", "inf", "nan", "view_of", "arena", "loader", "load", "wait", "gather"),
+        *(
+            "torch",
+            "kernels",
+            "aten",
+            "inf",
+            "nan",
+            "view_of",
+            "arena",
+            "loader",
+            "load",
+            "wait",
+            "gather",
+            "packed",
+        ),
         *("tensors", "bind_inputs", "bind_outputs", "release"),
         *("TILES", "RESIDENT", "HEAD", "STORED", "STATES", "OUTPUTS", "SECTIONS"),
     }
@@ -56,6 +69,6 @@ def _legal(name: str) -> str:
     if len(stem) > LONGEST:
         # The end of a dotted name tells more than its begin.
         stem = stem[-LONGEST:].lstrip("_")
-    if stem in RESERVED or re.fullmatch(r"steps_\d+", stem):
+    if stem in RESERVED or re.fullmatch(r"(steps|LAYOUT)_\d+", stem):
         return f"{stem}_value"
     return f"v{stem}" if stem[0].isdigit() else stem

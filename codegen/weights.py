@@ -27,7 +27,7 @@ def weight_pieces(program: Program, weights: WeightBytes) -> Iterator[memoryview
         if state.file_offset is not None
     ]
     position = 0
-    for file_offset, buffer, first, nbytes in sorted(spans):
+    for file_offset, buffer, first, nbytes in sorted(span for span in spans if span[3]):
         if file_offset < position:
             name = program.buffers[buffer].name
             raise InternalError(f"{name!r} begins at byte {file_offset} of the file, before byte {position}")

@@ -26,6 +26,7 @@ def compile(
     name: str | None = None,
     threads: int | None = None,
     target: Target | None = None,
+    portable: bool = False,
     dump: str | Path | None = None,
     progress: Progress = lambda line: None,
 ) -> Compiled:
@@ -34,7 +35,8 @@ def compile(
     `example_inputs` is a tuple of positional arguments, a dict of keyword arguments, or a pair of both; the
     program takes inputs of just those shapes and types. `budget` is bytes or a text such as "512MB"; None or
     "unlimited" keeps all weights resident. `target` is what the program is planned for, by default this
-    machine with `threads` threads (all cores).
+    machine with `threads` threads (all cores). With `portable` the artifact runs on other processors too, more
+    slowly. `dump` is a directory that gets each stage as a text file.
 
     Raises UsageError for a model or inputs that cannot be compiled, and BudgetError, which names the smallest
     budget that works, where the budget is below it. Nothing is written then.
@@ -47,6 +49,7 @@ def compile(
         budget=parse_budget(budget),
         output=output,
         target=target or local_target(output.absolute().parent, threads),
+        portable=portable,
         progress=progress,
         dump=Dump(None if dump is None else Path(dump)),
     )

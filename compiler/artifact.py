@@ -10,7 +10,7 @@ from typing import Any
 import occ
 from occ.codegen.addresses import Addresses
 from occ.codegen.bundle import runtime_members
-from occ.codegen.checksums import Checksums, checksums
+from occ.codegen.checksums import Checksums, checksums, compare
 from occ.codegen.emit import emit
 from occ.codegen.manifest import manifest_json
 from occ.errors import ArtifactError, OccError, UsageError
@@ -82,33 +82,18 @@ def open_artifact(path: str | Path) -> Artifact:
     return artifact
 
 
-def check_weights(artifact: Artifact) -> None:
-    """Read all of the artifact's weights and compare them with its checksums.
+def check_weights(path: str | Path, artifact: Artifact) -> None:
+    """Read all weights of `path` and compare them with the checksums of `artifact`.
 
     Raises ArtifactError naming the first tile, state or page that differs, and UsageError where the file
-    cannot be read any more.
+    cannot be read.
     """
-    path = artifact.path
     try:
         with open(path, "rb") as file:
             found = checksums(file.fileno(), artifact.plan)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    wanted = artifact.checksums
-    for tile, have, want in zip(artifact.plan.sizing.tiles, found.tiles, wanted.tiles, strict=True):
-        if have != want:
-            raise ArtifactError(
-                f"{path} is damaged: tile {tile.id} ({tile.nbytes} bytes at {tile.file_offset}) has CRC-32"
-                f" {have:08x}, not {want:08x}; copy or compile it again"
-            )
-    for state, have, want in zip(artifact.plan.program.states, found.states, wanted.states, strict=True):
-        if have != want:
-            raise ArtifactError(f"{path} is damaged: the initial value of state {state.name!r} has changed")
-    if found.pages != wanted.pages:
-        page = next(
-            n for n in range(0, len(found.pages), 4) if found.pages[n : n + 4] != wanted.pages[n : n + 4]
-        )
-        raise ArtifactError(f"{path} is damaged: page {page // 4} of its stored tables has changed")
+    compare(str(path), artifact.plan, found, artifact.checksums)
 
 
 def _verify(plan: Plan) -> None:

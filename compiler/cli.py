@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("-o", "--output", metavar="OUT.occ", help="default: MODEL.occ")
     made.add_argument("--device", choices=["cpu"], default="cpu")
     made.add_argument("--weights", metavar="FILE.safetensors", help="weights to load into the model")
+    made.add_argument("--portable", action="store_true", help="plain weights, for any processor; slower")
     made.add_argument("--dump", metavar="DIR", help="write every stage as a numbered text file")
 
     run = add("run", _run, "verify an artifact and run it once")
@@ -144,6 +145,7 @@ def _compile(options: argparse.Namespace) -> None:
         budget=budget,
         output=output,
         target=_target(options, output),
+        portable=options.portable,
         progress=_progress(options.json),
         dump=Dump(Path(options.dump) if options.dump else None),
     )

@@ -59,8 +59,21 @@ class Buffer:
 
 
 @dataclass(frozen=True, slots=True)
+class Packing:
+    """The layout of a weight that is stored as oneDNN's kernels read it: the type and shape it stands for,
+    and oneDNN's own description of the layout as text."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    layout: str
+
+
+@dataclass(frozen=True, slots=True)
 class Value:
-    """A typed, strided view of part of a buffer: `offset` in bytes, `strides` in elements."""
+    """A typed, strided view of part of a buffer: `offset` in bytes, `strides` in elements.
+
+    A packed weight is a row of uint8; steps get the tensor that `packing` describes over these bytes.
+    """
 
     id: int
     name: str
@@ -69,6 +82,7 @@ class Value:
     dtype: str
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    packing: Packing | None = None
 
     @property
     def itemsize(self) -> int:
@@ -366,7 +380,11 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the artifact is made for: fixed at compile, checked or set at load."""
+    """What the artifact is made for: fixed at compile, checked or set at load.
+
+    `packing` names the machines that packed weights run on (`runtime_stub.packed.probe`); empty where the
+    program has none.
+    """
 
     device: str
     threads: int
@@ -374,6 +392,7 @@ class Machine:
     torch: str
     cpu: str
     profile_digest: str
+    packing: str = ""
 
 
 @dataclass(frozen=True, slots=True)

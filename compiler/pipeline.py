@@ -20,6 +20,7 @@ from occ.measure import Measurer
 from occ.planning import PlanningTarget, plan
 from occ.report.dump import Dump
 from occ.report.text import claim
+from occ.runtime_stub.packed import probe
 from occ.target import Target
 from occ.units import format_bytes
 from occ.verify import verify
@@ -45,17 +46,19 @@ def compile_model(
     budget: int | None,
     output: Path,
     target: Target,
+    portable: bool,
     progress: Progress,
     dump: Dump,
 ) -> Compiled:
     """Compile `module`, called as `module(*args, **kwargs)`, into the artifact `output`.
 
-    `budget` is in bytes; None keeps all weights resident. Raises UsageError for what cannot be compiled and
+    `budget` is in bytes; None keeps all weights resident. With `portable`, weights are stored as plain
+    tensors, which run on any machine. Raises UsageError for what cannot be compiled and
     BudgetError for a budget that is too small; then nothing is written.
     """
     captured = capture(module, (args, dict(kwargs)))
     progress(f"captured {len(captured.exported.graph.nodes)} operators")
-    lowered = lower(captured, name)
+    lowered = lower(captured, name, pack=not portable and packs_for(target, progress))
     source = lowered.program
     dump.program("lowered", source)
     progress(
@@ -81,6 +84,13 @@ def planned(source: Program, budget: int | None, target: Target, progress: Progr
     return made
 
 
+def packs_for(target: Target, progress: Progress) -> bool:
+    """Whether weights packed here run on the target."""
+    if target.packing and target.packing != probe():
+        progress("the target takes weights packed in another way than this machine packs them: plain ones")
+    return bool(target.packing) and target.packing == probe()
+
+
 def planning_target(target: Target, measurer: Measurer) -> PlanningTarget:
     """What planning needs of the target profile."""
     machine = Machine(
@@ -90,6 +100,7 @@ def planning_target(target: Target, measurer: Measurer) -> PlanningTarget:
         torch=target.torch,
         cpu=target.cpu,
         profile_digest=target.digest,
+        packing=target.packing,
     )
     return PlanningTarget(measurer.measure, target.reader, machine, target.spin)
 

@@ -250,6 +250,7 @@ def _plan(
     buffers = placed_buffers(draft.program, draft.liveness)
     offsets = placement.offsets
     streams = bool(sizing.loads)
+    packs = any(value.packing is not None for value in draft.program.values)
     return Plan(
         program=draft.program,
         choices=draft.choices,
@@ -266,7 +267,11 @@ def _plan(
             workspace=draft.workspace,
         ),
         prediction=predict(sizing, draft.costs, target.reader),
-        machine=replace(target.machine, spin=target.streaming_spin if streams else "default"),
+        machine=replace(
+            target.machine,
+            spin=target.streaming_spin if streams else "default",
+            packing=target.machine.packing if packs else "",
+        ),
     )
 
 

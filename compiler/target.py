@@ -42,7 +42,8 @@ class Target:
     `bandwidth` is bytes a second of reading weights, `overhead` seconds a read request, `slowdown` (at least
     1) how many times longer computing takes while a read is in flight. `spin` is how OpenMP threads wait in a
     program that streams: "default", "passive" or a spin count. `kernels` maps signatures (see
-    `occ.measure`) to costs. `torch` and `arch` are version and architecture.
+    `occ.measure`) to costs. `packing` names the machines whose packed weights it takes (empty: none; see
+    `runtime_stub.packed.probe`). `torch` and `arch` are version and architecture.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Target:
     overhead: float
     slowdown: float
     spin: str
+    packing: str = ""
     kernels: Mapping[str, StepCost] = field(default_factory=dict)
 
     @property
@@ -105,6 +107,7 @@ class Target:
             "overhead": self.overhead,
             "slowdown": self.slowdown,
             "spin": self.spin,
+            "packing": self.packing,
             "kernels": {
                 signature: [cost.seconds, cost.workspace] for signature, cost in sorted(self.kernels.items())
             },
@@ -135,6 +138,8 @@ def local_target(directory: str | Path, threads: int | None = None) -> Target:
     """
     import torch
 
+    from occ.runtime_stub.packed import probe
+
     threads = cpus() if threads is None else threads
     if not 1 <= threads <= cpus():
         raise UsageError(f"{threads} threads cannot be used; this machine offers 1 to {cpus()}")
@@ -151,6 +156,7 @@ def local_target(directory: str | Path, threads: int | None = None) -> Target:
         overhead=0.0,
         slowdown=1.0,
         spin="default",
+        packing=probe(),
     )
     place = f"target-{bare.digest[:16]}-{os.stat(directory).st_dev:x}.json"
     try:
@@ -214,6 +220,7 @@ def _from_json(content: Any) -> Target:
         overhead=float(content["overhead"]),
         slowdown=float(content["slowdown"]),
         spin=str(content["spin"]),
+        packing=str(content["packing"]),
         kernels=_costs(content["kernels"]),
     )
     if target.threads < 1:

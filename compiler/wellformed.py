@@ -16,24 +16,17 @@ _FLOATS = tuple({"float": text} for text in ("inf", "-inf", "nan"))
 _LIMIT = 1 << 56
 """Bytes, elements: more than any machine has, and sums of them stay exact in 64 bits."""
 
-_OPERATOR = re.compile(
-    r"(aten|torch\.ops\.(aten|prims|mkldnn|mkl|torchvision|quantized|quantized_decomposed))"
-    r"\.\w+(\.[A-Za-z]\w*)?"
+_SYMBOL = re.compile(
+    r"aten\.\w+\.[A-Za-z]\w*"
+    r"|torch\.ops\.[A-Za-z]\w*\._?[A-Za-z]\w*\.[A-Za-z]\w*"
+    r"|torch\.(b?float|u?int|complex)\d+(_e\dm\d\w*)?|torch\.bool"
+    r"|torch\.(strided|contiguous_format|preserve_format|channels_last|channels_last_3d)",
+    re.ASCII,
 )
-_CONSTANTS = frozenset(
-    {
-        *(f"torch.{name}" for name in DTYPE_NBYTES),
-        "torch.strided",
-        "torch.contiguous_format",
-        "torch.preserve_format",
-        "torch.channels_last",
-        "torch.channels_last_3d",
-        'torch.device("cpu")',
-        "torch.device('cpu')",
-        'torch.device("cuda")',
-        "torch.device('cuda')",
-    }
-)
+"""What a compiled step may name: an operator with its overload, a type, a layout. It ends up in program text,
+so nothing else may pass: `torch.load` would unpickle whatever a plan says."""
+
+_OPERAND_NAME = re.compile(r"[A-Za-z_]\w*=?", re.ASCII)
 
 
 def plan_problem(plan: Plan) -> str | None:
@@ -63,14 +56,20 @@ def _program_problems(program: Program) -> Iterator[str]:
             yield f"value {position} has shape {value.shape}, strides {value.strides}, offset {value.offset}"
         elif not _is_size(value.extent[1]):
             yield f"value {position} is larger than any memory"
+        elif value.packing is not None and (
+            value.packing.dtype not in DTYPE_NBYTES or not all(map(_is_size, value.packing.shape))
+        ):
+            yield f"value {position} is packed {value.packing.dtype!r} of shape {value.packing.shape}"
     for position, step in enumerate(program.steps):
         ids = [ref.value for _, arg in step.args for ref in refs_of(arg)]
         for id in (*ids, *step.outs, *step.scratch, *step.stored):
             if not _is_id(id, program.values):
                 yield f"step {position} uses value {id}"
-        for _, arg in step.args:
+        for name, arg in step.args:
+            if not _OPERAND_NAME.fullmatch(name):
+                yield f"step {position} has an operand called {name!r}"
             for symbol in _symbols(arg):
-                if symbol.text not in _CONSTANTS and not _OPERATOR.fullmatch(symbol.text):
+                if not _SYMBOL.fullmatch(symbol.text):
                     yield f"step {position} has the operand {symbol.text!r}, which no compiled step has"
     ends: tuple[Input | Output, ...] = (*program.inputs, *program.outputs)
     for entry in ends:

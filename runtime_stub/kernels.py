@@ -54,6 +54,16 @@ def convolution(
     )
 
 
+def product(
+    x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, residual: Tensor | None, out: Tensor
+) -> None:
+    """x [m, k] @ weight [n, k] transposed + bias (+ residual) (+ ReLU): a 1x1 convolution over m pixels.
+
+    x [1, k, m, 1] and out [1, n, m, 1] are channels_last pictures, weight [n, k, 1, 1].
+    """
+    convolution(x, weight, bias, (1, 1), (0, 0), (1, 1), 1, relu, residual, out)
+
+
 def attention(
     query: Tensor,
     key: Tensor,

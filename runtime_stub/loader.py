@@ -112,7 +112,9 @@ class Loader:
             self._arrived.notify_all()
             self._finished.notify_all()
         for thread in self._threads:
-            thread.join()
+            # The collector may run, and so close a forgotten program, in one of these threads.
+            if thread is not threading.current_thread():
+                thread.join()
 
     def _wait_for(self, ready: Callable[[], bool]) -> None:
         began = perf_counter()

@@ -38,6 +38,14 @@ def check_machine(machine: dict[str, Any]) -> None:
             f"the program was compiled for torch {machine['torch']} and this is torch {torch.__version__};"
             " install that release or compile again with this one"
         )
+    if machine.get("packing"):
+        from .packed import probe
+
+        if probe() != machine["packing"]:
+            raise MachineError(
+                f"the program's weights are packed for {machine['packing']} and this machine is"
+                f" {probe() or 'one without packed weights'}; compile with --target for it, or --portable"
+            )
 
 
 def _release(version: str) -> list[str]:

@@ -130,6 +130,7 @@ class Program:
                     self._run_steps(trace)
                 finally:
                     self._globals["release"]()
+            with torch.inference_mode():
                 for spec, tensor, used in zip(specs, given, planned, strict=True):
                     if spec["mutated"] and used.data_ptr() != tensor.data_ptr():
                         tensor.copy_(used)

@@ -363,7 +363,7 @@ def choices(draw: st.DrawFn, program: Program) -> Choices:
     splits = []
     gathers = []
     for index, step in enumerate(program.steps):
-        if step.splits and draw(st.booleans()):
+        if len(step.splits) > 0 and draw(st.booleans()):
             axis: SplitAxis = draw(st.sampled_from(step.splits))
             granules = -(-axis.extent // axis.granule)
             splits.append((index, axis.name, draw(st.integers(1, granules))))

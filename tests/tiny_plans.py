@@ -209,7 +209,7 @@ def embedding(count: int = 40) -> Example:
         "wte",
         "net.wte",
         "gather",
-        (("stored", Ref(table_)), ("indices", Ref(ids_))),
+        (("weight", Ref(table_)), ("indices", Ref(ids_))),
         (rows,),
         (scratch,),
         stored=(table_,),

@@ -11,7 +11,7 @@ from occ.codegen.kernels import pointwise, products, reductions, shaping
 from occ.codegen.kernels.table import Kernel, Operand, Spec, fallback_call
 from occ.errors import InternalError
 
-__all__ = ["Kernel", "Operand", "Spec", "call_text", "kernel_for_op", "kernel_named"]
+__all__ = ["Kernel", "Operand", "Spec", "call_text", "kernel_for_op", "kernel_named", "kernel_names"]
 
 FALLBACK = Kernel("fallback", fallback_call)
 
@@ -27,6 +27,11 @@ _TABLE: Mapping[str, Kernel] = {
 }
 
 _BY_OP: Mapping[str, Kernel] = {op: kernel for kernel in _TABLE.values() for op in kernel.ops}
+
+
+def kernel_names() -> tuple[str, ...]:
+    """The name of every entry."""
+    return tuple(_TABLE)
 
 
 def kernel_named(name: str) -> Kernel:

@@ -26,7 +26,8 @@ def _bmm_splits(args: Mapping[str, Operand], out: Spec) -> tuple[SplitAxis, ...]
 
 def _convolution_splits(args: Mapping[str, Operand], out: Spec) -> tuple[SplitAxis, ...]:
     """Along output channels. A channel slice of a channels_last result is strided, so it is staged."""
-    if args["groups"] != 1:
+    weight = args["weight"]
+    if args["groups"] != 1 or (isinstance(weight, Spec) and weight.dtype == "uint8"):
         return ()
     sliced = [("weight", 0)]
     if args["bias"] is not None:
@@ -73,6 +74,11 @@ KERNELS: tuple[Kernel, ...] = (
         ),
         overwrites=("residual",),
         splits=_convolution_splits,
+    ),
+    Kernel(
+        "product",
+        template("kernels.product({input}, {weight}, {bias}, {relu}, {residual}, {out})"),
+        overwrites=("residual",),
     ),
     Kernel(
         "attention",

@@ -27,7 +27,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("index_select", out_call("torch.index_select"), ("index_select.default",)),
     Kernel("take_along_dim", out_call("torch.gather"), ("gather.default",)),
     Kernel("embedding", template("kernels.embedding({weight}, {indices}, {out})")),
-    Kernel("gather", template("gather({stored}, {indices}, {out}, {scratch})")),
+    Kernel("gather", template("gather({weight}, {indices}, {out}, {scratch})")),
     Kernel("constant_pad", template("kernels.constant_pad({self}, {pad}, {value}, {out})")),
     Kernel("flip", template("kernels.flip({self}, {dims}, {out})"), ("flip.default",)),
     Kernel("roll", template("kernels.roll({self}, {shifts}, {dims}, {out})")),

@@ -12,12 +12,13 @@ from occ.lower.sharing import share
 __all__ = ["Lowered", "lower"]
 
 
-def lower(captured: Captured, name: str) -> Lowered:
+def lower(captured: Captured, name: str, *, pack: bool) -> Lowered:
     """Lower a captured model to the Program called `name`, with the tensors of its weights.
 
-    Raises UsageError for graphs that cannot be planned ahead of time.
+    With `pack`, the weights of products are stored as oneDNN's kernels of this machine read them; without,
+    as plain tensors that run anywhere. Raises UsageError for graphs that cannot be planned ahead of time.
     """
-    lowering = Lowering(RULES)
+    lowering = Lowering(RULES, pack)
     interface = bind_interface(lowering, captured, name)
     share(lowering.draft)
     return assemble(lowering.draft, interface, lowering.store.tensors)

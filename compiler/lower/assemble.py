@@ -67,6 +67,7 @@ class _Values:
             dtype_name(tensor.meta.dtype),
             tuple(tensor.meta.shape),
             tuple(tensor.meta.stride()),
+            tensor.packing,
         )
         if key not in self._found:
             self._found[key] = len(self.values)
@@ -127,9 +128,10 @@ def assemble(draft: Draft, interface: Interface, tensors: Mapping[int, torch.Ten
 
 
 def _rows(tensor: torch.Tensor) -> tuple[int, int]:
-    """Rows and bytes a row of a dense tensor, along its outermost dimension in memory."""
+    """Rows and bytes a row of a dense tensor, along its outermost dimension in memory; a vector (and what is
+    packed is one) is a single row, which nothing cuts."""
     nbytes = tensor.numel() * tensor.element_size()
-    if nbytes == 0 or tensor.dim() == 0:
+    if nbytes == 0 or tensor.dim() < 2:
         return 1, nbytes
     outermost = max(range(tensor.dim()), key=lambda d: (tensor.shape[d] > 1, tensor.stride(d)))
     count = tensor.shape[outermost]

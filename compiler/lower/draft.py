@@ -14,7 +14,7 @@ import torch
 
 from occ.codegen.kernels import Spec
 from occ.errors import UsageError
-from occ.ir import DTYPE_NBYTES, BufferKind
+from occ.ir import DTYPE_NBYTES, BufferKind, Packing
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -79,6 +79,7 @@ class Traced:
     name: str
     buffer: int
     meta: torch.Tensor
+    packing: Packing | None = None
 
     @property
     def nbytes(self) -> int:

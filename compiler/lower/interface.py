@@ -15,7 +15,23 @@ from occ.ir import BufferKind
 from occ.lower.assemble import Interface
 from occ.lower.constants import Constant
 from occ.lower.draft import Traced, is_dense, same_layout
-from occ.lower.lowering import Lowering, dense_of, is_view
+from occ.lower.lowering import Lowering, dense_of, is_view, op_name_or_none
+
+PRODUCTS = frozenset(
+    {
+        "linear.default",
+        "addmm.default",
+        "mm.default",
+        "matmul.default",
+        "conv1d.default",
+        "conv2d.default",
+        "conv3d.default",
+        "t.default",
+        "transpose.int",
+        "permute.default",
+    }
+)
+"""Operators whose weights may be packed, and those that only turn a weight around for one of them."""
 
 
 def bind_interface(lowering: Lowering, captured: Captured, name: str) -> Interface:
@@ -41,6 +57,7 @@ def bind_interface(lowering: Lowering, captured: Captured, name: str) -> Interfa
     for placeholder, traced in bound.items():
         lowering.results[nodes[placeholder]] = traced
 
+    lowering.shared = _shared_weights(captured, nodes)
     lowering.run(list(graph.nodes))
     outputs = _bind_outputs(lowering, [nodes[output] for output in captured.outputs])
     for placeholder, result in (captured.mutated_buffers | captured.mutated_inputs).items():
@@ -53,6 +70,15 @@ def bind_interface(lowering: Lowering, captured: Captured, name: str) -> Interfa
         input_tree=captured.input_tree,
         output_tree=captured.output_tree,
         activation_peak=captured.activation_peak,
+    )
+
+
+def _shared_weights(captured: Captured, nodes: dict[str, Node]) -> frozenset[int]:
+    """Addresses of the weights that some operator other than a product reads."""
+    return frozenset(
+        tensor.data_ptr()
+        for placeholder, tensor in captured.tensors.items()
+        if any(op_name_or_none(user) not in PRODUCTS for user in nodes[placeholder].users)
     )
 
 

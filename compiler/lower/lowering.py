@@ -17,7 +17,7 @@ from torch.fx import Node
 
 from occ.codegen.kernels import Kernel, kernel_for_op, kernel_named
 from occ.errors import UsageError
-from occ.ir import BufferKind, Symbol
+from occ.ir import BufferKind, Packing, Symbol
 from occ.lower.constants import Constant, WeightStore, constant_meta, worth_folding
 from occ.lower.draft import (
     Draft,
@@ -53,9 +53,12 @@ class Lowering:
     """The state of one walk: the draft, the constants, and what each node became."""
 
     rules: dict[str, Rule]
+    pack: bool
     draft: Draft = field(default_factory=Draft)
     results: dict[Node, Any] = field(default_factory=dict)
     store: WeightStore = field(init=False)
+    packings: dict[int, Packing] = field(default_factory=dict)
+    shared: frozenset[int] = frozenset()
     _module: str = ""
 
     def __post_init__(self) -> None:
@@ -92,6 +95,10 @@ class Lowering:
         if (kernel := kernel_for_op(name)) is not None:
             return self.direct(node, kernel, operands)
         return self.fallback(node, operands)
+
+    def is_shared(self, weight: Constant) -> bool:
+        """Whether something else than products reads a weight, so that it has to keep its layout."""
+        return weight.tensor.data_ptr() in self.shared
 
     # Operands
 
@@ -311,6 +318,10 @@ def module_path(node: Node) -> str:
 def op_name(target: Any) -> str:
     """`add.Tensor` for aten.add.Tensor."""
     return str(target._schema.name.split("::")[1]) + "." + str(target._overloadname)
+
+
+def op_name_or_none(node: Node) -> str | None:
+    return op_name(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
 
 
 def is_view(target: Any) -> bool:

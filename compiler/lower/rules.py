@@ -3,20 +3,23 @@ step, or their operands want another layout."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from occ.lower import products
 from occ.lower.constants import Constant, batch_norm_affine, fold_batch_norm
 from occ.lower.draft import Traced, dense_strides, same_layout
 from occ.lower.lowering import (
+    DROPPED,
     Lowering,
     Rule,
     meta_like_contiguous,
     op_name,
+    op_name_or_none,
 )
 
 aten = torch.ops.aten
@@ -103,12 +106,33 @@ def _product(low: Lowering, node: Node, x: Any, weight: Any, bias: Any, *, trans
         matrix = Traced(weight.name, weight.buffer, weight.meta.t()) if transposed else weight
     inner = matrix.meta.shape[0]
     flat = low.view(aten.view.default, {"self": x, "size": (prod(x.meta.shape[:-1]), inner)})
+    if isinstance(weight, Constant) and products.takes_product(low, flat, rows_first):
+        flat = low.contiguous(node, flat)
+        residual, tail = _added_matrix(low, node)
+        relu = _only_user(_passed_on(tail, RESHAPES), "relu.default")
+        tail = relu or tail
+        out = products.product(low, node, flat, rows_first, bias, relu is not None, residual)
+        traced = Traced(node.name, out.buffer, out.meta.view(result.shape))
+        _settle(low, node, tail, traced)
+        return traced
     out = low.new(node.name, (flat.meta.shape[0], matrix.meta.shape[1]), result.dtype)
     if bias is None:
         low.emit(node, "matmul", {"input": flat, "weight": matrix}, out)
     else:
         low.emit(node, "linear", {"input": flat, "weight": matrix, "bias": bias}, out)
     return Traced(node.name, out.buffer, out.meta.view(result.shape))
+
+
+def _added_matrix(low: Lowering, node: Node) -> tuple[Traced | None, Node]:
+    """The tensor that is added to a product next, as a matrix, if it exists already."""
+    result = node.meta["val"]
+    last = _passed_on(node, RESHAPES)
+    other, tail = _following_addition(low, last, last.meta["val"].shape, result.dtype, meta_like_contiguous)
+    if other is None:
+        return None, node
+    columns = result.shape[-1]
+    flat = Traced(other.name, other.buffer, other.meta.view(other.meta.numel() // columns, columns))
+    return flat, tail
 
 
 def _with_rows_first(low: Lowering, node: Node, weight: Constant) -> Constant:
@@ -169,10 +193,14 @@ def convolution(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
     result_shape = list(node.meta["val"].shape)
     if rank == 1:
         result_shape.insert(2, 1)
-    residual, tail = _following_addition(low, tail, result_shape, x.meta.dtype) if rank > 1 else (None, tail)
-    relu = _only_user(tail, "relu.default")
-    if relu is not None:
-        tail = relu
+    residual = None
+    if rank > 1:
+        residual, added = _following_addition(
+            low, _passed_on(tail), result_shape, x.meta.dtype, _channels_last_strides
+        )
+        tail = tail if residual is None else added
+    relu = _only_user(_passed_on(tail), "relu.default")
+    tail = relu or tail
     traced = _convolve(low, node, x, weight, bias, numbers, groups, relu is not None, residual, result_shape)
     if rank == 1:
         traced = low.view(aten.squeeze.dim, {"self": traced, "dim": 2})
@@ -194,6 +222,10 @@ def _convolve(
 ) -> Traced:
     channels_last = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
     x = low.contiguous(node, x, _channels_last_strides(x.meta.shape))
+    if low.pack and weight.tensor.dtype in (torch.float32, torch.bfloat16) and not low.is_shared(weight):
+        out = low.new(node.name, shape, x.meta.dtype, _channels_last_strides(shape))
+        products.convolution(low, node, x, weight, bias, numbers, groups, relu, residual, out)
+        return out
     is_product = (
         set(weight.tensor.shape[2:]) == {1}
         and groups == 1
@@ -250,9 +282,13 @@ def _pointwise_convolution(
 
 
 def _following_addition(
-    low: Lowering, tail: Node, shape: Sequence[int], dtype: torch.dtype
+    low: Lowering,
+    tail: Node,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    layout: Callable[[Sequence[int]], tuple[int, ...]],
 ) -> tuple[Traced | None, Node]:
-    """The tensor that the next step adds, if it exists already in the convolution's layout."""
+    """The tensor that the next step adds, if it exists already in the result's layout."""
     add = _only_user(tail, "add.Tensor")
     if add is None or add.kwargs.get("alpha", 1) != 1 or len(add.args) != 2:
         return None, tail
@@ -264,7 +300,7 @@ def _following_addition(
         not isinstance(other, Traced)
         or tuple(other.meta.shape) != tuple(shape)
         or other.meta.dtype != dtype
-        or not same_layout(other.meta, _channels_last_strides(shape))
+        or not same_layout(other.meta, layout(shape))
     ):
         return None, tail
     return other, add
@@ -294,25 +330,40 @@ def _only_user(node: Node, name: str) -> Node | None:
     return None
 
 
+RESHAPES = frozenset({"view.default", "_unsafe_view.default", "reshape.default"})
+
+
+def _passed_on(node: Node, through: frozenset[str] = frozenset()) -> Node:
+    """The last node of a chain of single users that drop out in the lowering, or are operators `through`."""
+    while len(node.users) == 1:
+        user = next(iter(node.users))
+        name = op_name_or_none(user)
+        if (name not in DROPPED and name not in through) or user.args[0] is not node:
+            break
+        node = user
+    return node
+
+
 def _first_result(node: Node) -> Node:
     """The getitem of result 0 (batch norm returns three)."""
     return next((u for u in node.users if u.args[1] == 0), node)
 
 
 def _settle(low: Lowering, first: Node, tail: Node, traced: Traced) -> None:
-    """Every node from `first` to the fused `tail` is done; only the tail is read by anyone."""
+    """Every node from `first` to the fused `tail` is done; only the tail is read by anyone. Those on the way
+    may show the result in another shape."""
     node = first
     while node is not tail:
         following = next(iter(node.users))
         if op_name_or_none(following) == "_native_batch_norm_legit_no_training.default":
             low.results[following] = (traced, None, None)
             following = _first_result(following)
-        low.results[following] = traced
+        shape = following.meta["val"].shape
+        shaped = traced
+        if shape != traced.meta.shape:
+            shaped = Traced(traced.name, traced.buffer, traced.meta.view(shape))
+        low.results[following] = shaped
         node = following
-
-
-def op_name_or_none(node: Node) -> str | None:
-    return op_name(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
 
 
 # Normalisation

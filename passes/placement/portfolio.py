@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from occ.ir import Placement, PlacementItem
 from occ.passes.placement.bound import max_load
 from occ.passes.placement.cpsat import Verdict, fits
-from occ.passes.placement.problem import Problem, column_starts, problem_of
+from occ.passes.placement.problem import Problem, problem_of
 from occ.passes.placement.search import climb
-from occ.passes.placement.skyline import conflicts, dive, orders
+from occ.passes.placement.skyline import conflicts, dive, orders, shaken_order
 from occ.passes.placement.validate import check_items, check_placement
 from occ.units import round_up
 
+SHAKEN_DIVES = 32
+"""Dives at most after those with the plain orders."""
+
+DIVE_PLACEMENTS = 50_000
+"""Items that these dives place at most: about half a second of one core."""
+
 CLIMB_PLACEMENTS = 1_000_000
-"""Items that the local search stacks per unit of effort: about one second of one core."""
+"""Items that the local search stacks per unit of effort at most: about one second of one core."""
+
+CLIMB_MOVES_PER_ITEM = 20
+"""Moves per item and unit of effort after which the local search of a small problem ends."""
 
 CPSAT_WORK = 2.0
-"""CP-SAT's deterministic time per unit of effort: about twenty seconds of one core."""
+"""CP-SAT's deterministic time per unit of effort: about twenty to thirty seconds of one core."""
 
-CPSAT_ITEMS = 4_000
-"""Beyond so many items CP-SAT is not asked."""
+CPSAT_USUAL_ITEMS = 2_000
+"""With more items a unit of deterministic time takes longer, so that they get less of it."""
+
+CPSAT_MOST_ITEMS = 20_000
+"""Beyond so many items building the model alone takes longer than the heuristics do: CP-SAT is not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +60,21 @@ def place(items: Sequence[PlacementItem], *, height_limit: int | None = None, ef
     fails the check that all answers go through.
     """
     check_items(items)
-    filled = [index for index, item in enumerate(items) if item.nbytes and item.ranges]
-    stacked, rest = _always_live([items[index] for index in filled])
+    stacked, rest = _always_live(items, [i for i, item in enumerate(items) if item.nbytes and item.ranges])
     offsets = [0] * len(items)
     base = 0
-    for position in stacked:
-        offsets[filled[position]] = base
-        base += items[filled[position]].nbytes
+    for index in stacked:
+        offsets[index] = base
+        base += items[index].nbytes
     if not rest:
         placement = Placement(tuple(offsets), base, base, True, "dive")
     else:
-        problem = problem_of([items[filled[position]] for position in rest])
+        problem = problem_of([items[index] for index in rest])
         bound = max_load(problem)
         limit = None if height_limit is None else height_limit - base
         solution = _solve(problem, bound, limit, effort)
-        for position, offset in zip(rest, solution.offsets, strict=True):
-            offsets[filled[position]] = base + offset * problem.unit
+        for index, offset in zip(rest, solution.offsets, strict=True):
+            offsets[index] = base + offset * problem.unit
         placement = Placement(
             offsets=tuple(offsets),
             height=base + solution.height,
@@ -73,52 +86,56 @@ def place(items: Sequence[PlacementItem], *, height_limit: int | None = None, ef
     return placement
 
 
-def _always_live(items: Sequence[PlacementItem]) -> tuple[list[int], list[int]]:
-    """Positions of the items that can lie at the bottom at no cost, and of the others.
+def _always_live(items: Sequence[PlacementItem], indices: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Those of the given items that can lie at the bottom at no cost, and the others, as indices.
 
-    These are live whenever anything is, and as many bytes as keep everything above them aligned: in any
+    The former are live whenever anything is, and as many bytes as keep everything above them aligned: in any
     placement they can be taken out, what was above moved down, and all of it moved up on top of them.
     """
-    if not items:
+    if not indices:
         return [], []
-    multiple = math.lcm(*(item.alignment for item in items))
-    columns = len(column_starts(items))
-    everything = problem_of(items)
-    always = [
-        everything.duration(position) == columns and item.nbytes % multiple == 0
-        for position, item in enumerate(items)
-    ]
-    stacked = [position for position, whole in enumerate(always) if whole]
-    return stacked, [position for position, whole in enumerate(always) if not whole]
+    chosen = [items[index] for index in indices]
+    multiple = math.lcm(*(item.alignment for item in chosen))
+    problem = problem_of(chosen)
+    stacked: list[int] = []
+    rest: list[int] = []
+    for position, index in enumerate(indices):
+        whole = problem.duration(position) == problem.columns
+        (stacked if whole and items[index].nbytes % multiple == 0 else rest).append(index)
+    return stacked, rest
 
 
 def _solve(problem: Problem, bound: int, limit: int | None, effort: int) -> Solution:
     goal = round_up(bound, problem.unit) if limit is None else max(bound, limit)
     best = _dives(problem, bound, goal)
     if best.height > goal and effort > 0:
-        offsets = tuple(climb(problem, best.offsets, goal, CLIMB_PLACEMENTS * effort))
+        count = len(problem.sizes)
+        moves = min(CLIMB_PLACEMENTS // count, CLIMB_MOVES_PER_ITEM * count) * effort
+        offsets = tuple(climb(problem, best.offsets, goal, moves))
         height = problem.height(offsets)
         if height < best.height:
             best = Solution(offsets, height, bound, "local search")
-    if effort > 0 and len(problem.sizes) <= CPSAT_ITEMS:
+    if effort > 0 and len(problem.sizes) <= CPSAT_MOST_ITEMS:
+        work = CPSAT_WORK * effort * min(1.0, CPSAT_USUAL_ITEMS / len(problem.sizes))
         if limit is None:
-            best = _lowest(problem, best, goal, CPSAT_WORK * effort)
+            best = _lowest(problem, best, goal, work)
         elif bound <= limit < best.height:
-            best, _ = _ask(problem, best, problem.snap(limit), CPSAT_WORK * effort)
+            best, _ = _ask(problem, best, limit, work)
     return best
 
 
 def _dives(problem: Problem, bound: int, goal: int) -> Solution:
     neighbours = conflicts(problem)
-    best: Solution | None = None
-    for order in orders(problem):
+    shaken = min(SHAKEN_DIVES, DIVE_PLACEMENTS // len(problem.sizes))
+    tries = chain(orders(problem), (shaken_order(problem, number) for number in range(shaken)))
+    best = Solution((), sys.maxsize, bound, "dive")
+    for order in tries:
         offsets = tuple(dive(problem, neighbours, order))
         height = problem.height(offsets)
-        if best is None or height < best.height:
-            best = Solution(offsets, height, bound, "dive")
+        if height < best.height:
+            best = replace(best, offsets=offsets, height=height)
         if height <= goal:
             break
-    assert best is not None
     return best
 
 

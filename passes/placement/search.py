@@ -9,12 +9,12 @@ from occ.passes.placement.problem import Problem
 from occ.passes.placement.skyline import stack
 
 
-def climb(problem: Problem, offsets: Sequence[int], goal: int, placements: int) -> list[int]:
+def climb(problem: Problem, offsets: Sequence[int], goal: int, moves: int) -> list[int]:
     """Offsets (units) of a placement that is no higher than the given one.
 
     Takes an item, mostly one that ends above `goal` bytes, to another place in the sequence and keeps what
     makes neither the height nor, at the same height, the amount of bytes times columns above the goal larger.
-    Ends at the goal or after stacking `placements` items, so that the effort is the same on every machine.
+    Ends at the goal or after `moves` tries, so that the effort is the same on every machine.
     """
     generator = random.Random(0)
     count = len(problem.sizes)
@@ -28,7 +28,7 @@ def climb(problem: Problem, offsets: Sequence[int], goal: int, placements: int) 
     best = list(offsets)
     sequence = sorted(range(count), key=best.__getitem__)
     height, above = problem.height(best), excess(best)
-    for _ in range(placements // count):
+    for _ in range(moves):
         if height <= goal:
             break
         critical = [q for q, item in enumerate(sequence) if best[item] + problem.sizes[item] > goal_units]

@@ -16,12 +16,13 @@ Integers = npt.NDArray[np.int64]
 def orders(problem: Problem) -> tuple[tuple[int, ...], ...]:
     """Orders of precedence that are worth trying, as permutations of the items.
 
-    By duration, by area and by size, each with the largest first, and by the first column.
+    By duration (at the same duration the coarser alignment first: padding is lost between fine and coarse),
+    by area and by size, each with the largest first, and by the first column.
     """
     items = range(len(problem.sizes))
-    sizes, spans = problem.sizes, problem.spans
+    sizes, alignments, spans = problem.sizes, problem.alignments, problem.spans
     duration = [problem.duration(item) for item in items]
-    by_duration = sorted(items, key=lambda i: (-duration[i], -sizes[i], spans[i]))
+    by_duration = sorted(items, key=lambda i: (-duration[i], -alignments[i], -sizes[i], spans[i]))
     by_area = sorted(items, key=lambda i: (-duration[i] * sizes[i], -duration[i], spans[i]))
     by_start = sorted(items, key=lambda i: (spans[i][0][0], -duration[i], -sizes[i]))
     by_size = sorted(items, key=lambda i: (-sizes[i], -duration[i], spans[i]))
@@ -50,8 +51,7 @@ def conflicts(problem: Problem) -> tuple[Integers, ...]:
         for first, last in spans:
             begun = int(np.searchsorted(firsts, last))
             met.append(owners[:begun][lasts[:begun] > first])
-        others = met[0] if len(met) == 1 and len(segments) == len(problem.spans) else np.concatenate(met)
-        others = np.unique(others)
+        others = np.unique(np.concatenate(met))
         found.append(others[others != item])
     return tuple(found)
 

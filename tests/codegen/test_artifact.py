@@ -40,7 +40,7 @@ def test_written_artifacts_open(name: str, tmp_path: Path) -> None:
     opened = open_artifact(path)
     assert opened.plan == example.plan
     assert opened.source == example.plan.program
-    check_weights(opened)
+    check_weights(opened.path, opened)
 
 
 def test_equal_plans_give_equal_bytes(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_damaged_weights_are_named(artifact: Path) -> None:
     content[524288 + 77] ^= 1
     artifact.write_bytes(content)
     with pytest.raises(ArtifactError, match="tile 1 "):
-        check_weights(opened)
+        check_weights(opened.path, opened)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_replanning_keeps_the_weights(artifact: Path, tmp_path: Path) -> None:
     replan_artifact(artifact, target, roomier)
     opened = open_artifact(target)
     assert opened.plan == roomier
-    check_weights(opened)
+    check_weights(opened.path, opened)
     nbytes = plan.program.file_nbytes
     assert target.read_bytes()[:nbytes] == artifact.read_bytes()[:nbytes]
 

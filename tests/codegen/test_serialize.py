@@ -34,6 +34,8 @@ def test_every_kind_of_operand() -> None:
         ("text", 'a "quoted" é'),
         ("nested", (Ref(0), (Symbol("torch.int64"), ()), math.inf)),
         ("op", Symbol("aten.sort.default")),
+        ("custom", Symbol("torch.ops.torchvision.nms.default")),
+        ("dtype=", Symbol("torch.float8_e4m3fn")),
     )
     axis = SplitAxis("rows", 4, 2, (("input", 0),), (0,), staged=True)
     steps = (Step("s", "m", "k", args, (5,), (5,), (1,), (axis,)), *plan.program.steps[1:])
@@ -86,6 +88,9 @@ def _set(*path: Any, to: Any) -> Callable[[Any], None]:
         _set("plan", "program", "steps", 0, "args", 0, to=["a", {"values": 1}]),
         _set("plan", "program", "steps", 0, "args", 0, to=["a", {"symbol": "torch.load"}]),
         _set("plan", "program", "steps", 0, "args", 0, to=["a", {"symbol": "__import__('os')"}]),
+        _set("plan", "program", "steps", 0, "args", 0, to=["a", {"symbol": "torch.ops.load_library"}]),
+        _set("plan", "program", "steps", 0, "args", 0, to=["a", {"symbol": "torch.ops.x.__self__.y"}]),
+        _set("plan", "program", "steps", 0, "args", 0, to=["a=exit(),b", 1]),
         _set("plan", "program", "steps", 0, "args", 0, to=["a", {"float": "1"}]),
         _set("plan", "program", "inputs", 0, "value", to=99),
         _set("plan", "program", "grains", 0, "weight", to=-1),

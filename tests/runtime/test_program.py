@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from occ.codegen.bundle import write_artifact
+from occ.ir import BufferKind, Ref
 from occ.runtime_stub import arena as arena_module
 from occ.runtime_stub import storage
 from occ.runtime_stub.arena import Arena
@@ -30,7 +31,19 @@ from occ.runtime_stub.integrity import DamageError
 from occ.runtime_stub.memory import available_nbytes
 from occ.runtime_stub.program import Program, load
 from occ.runtime_stub.trace import StepTrace
-from tests.tiny_plans import EXAMPLES, TABLE_ROWS, Example, aliases, counter, embedding, mlp
+from tests.tiny_plans import (
+    EXAMPLES,
+    TABLE_ROWS,
+    Draft,
+    Example,
+    aliases,
+    counter,
+    embedding,
+    mlp,
+    plan_of,
+    program_of,
+    step,
+)
 
 
 def write(example: Example, path: Path) -> str:
@@ -137,6 +150,18 @@ def test_an_output_may_not_lie_on_an_input(tmp_path: Path) -> None:
     x = aliases().inputs[0]
     with loaded(aliases(), tmp_path) as program, pytest.raises(InputError, match="shares memory"):
         program(x, out={"y": x})
+
+
+def test_a_mutated_input_is_the_callers_whatever_its_layout(tmp_path: Path) -> None:
+    draft = Draft()
+    x_ = draft.value("x", BufferKind.INPUT, "float32", 2, 3)
+    y_ = draft.value("y", BufferKind.OUTPUT, "float32", 2, 3)
+    steps = [step("neg", x_, self=Ref(x_)), step("neg", y_, self=Ref(x_))]
+    plan = plan_of(program_of(draft, steps, [x_], [y_]), {}, arena=0)
+    with loaded(Example(plan, {}, (), ()), tmp_path) as program:
+        for x in (torch.ones(2, 3), torch.ones(3, 2).t(), torch.ones(2, 3, requires_grad=True)):
+            assert program(x).tolist() == [[1.0] * 3] * 2
+            assert x.tolist() == [[-1.0] * 3] * 2
 
 
 def test_outputs_take_part_in_autograd(tmp_path: Path) -> None:

@@ -1,0 +1,245 @@
+"""The process that runs kernels to see what they cost; `occ.measure` talks to it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from occ.child import Answer, serve
+from occ.counter import preloaded_counter
+from occ.runtime_stub import kernels
+from occ.runtime_stub.packed import packed
+from occ.runtime_stub.tensors import dtype_named, view_of
+from occ.units import ALIGNMENT, round_up
+
+COLD_NBYTES = 1 << 20
+"""A weight larger than this comes from storage, not from a cache, when its step begins."""
+
+CACHES_NBYTES = 64 << 20
+"""Bytes that must pass before a weight counts as gone from the caches."""
+
+FEWEST_RUNS = 5
+MOST_RUNS = 40
+ENOUGH_SECONDS = 0.02
+"""A kernel is timed until it has run for so long in all, within these numbers of runs."""
+
+M_MMAP_THRESHOLD = -3
+
+Action = Callable[[], object]
+
+
+class Pool:
+    """Random numbers of each type, made once: filling operands afresh would take longer than the kernels."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[torch.dtype, Tensor] = {}
+        self._cold: dict[torch.dtype, Tensor] = {}
+
+    def fill(self, memory: Tensor, dtype: torch.dtype) -> None:
+        """Fill `memory` (uint8) with random normals of a floating type, with zeros of another."""
+        if not (dtype.is_floating_point or dtype.is_complex):
+            memory.zero_()
+            return
+        if dtype not in self._numbers:
+            normals = torch.randn(1 << 18, generator=torch.Generator().manual_seed(0))
+            self._numbers[dtype] = normals.to(dtype).view(torch.uint8)
+        numbers = self._numbers[dtype]
+        for first in range(0, memory.numel(), numbers.numel()):
+            part = memory[first : first + numbers.numel()]
+            part.copy_(numbers[: part.numel()])
+
+    def copies(self, nbytes: int, dtype: torch.dtype, count: int) -> list[Tensor]:
+        """`count` stretches of filled memory (uint8), the same ones for every case: nobody writes there."""
+        stride = round_up(nbytes, ALIGNMENT)
+        cold = self._cold.get(dtype)
+        if cold is None or cold.numel() < stride * count:
+            cold = self._cold[dtype] = torch.empty(stride * count, dtype=torch.uint8)
+            self.fill(cold, dtype)
+        return [cold[stride * index :][:nbytes] for index in range(count)]
+
+
+class Operands:
+    """The buffers of one case, and its values in them."""
+
+    def __init__(self, request: Answer, pool: Pool) -> None:
+        self._request = request
+        self._pool = pool
+        self._values: list[list[Any]] = request["values"]
+        self._weights = self._buffers_of(request["weights"])
+        self._memory = {
+            buffer: self._allocated(buffer)
+            for buffer in range(len(request["buffers"]))
+            if buffer not in self._weights
+        }
+        self._copies = self._weight_copies()
+        # An operand that the kernel overwrites would drift from call to call, to denormals for example.
+        overwritten = self._buffers_of(request["reads"]) & self._buffers_of(request["writes"])
+        self._restored = [
+            (self._memory[buffer], self._memory[buffer].clone())
+            for buffer in sorted(overwritten)
+            if buffer in self._memory
+        ]
+
+    def sets(self) -> list[list[Tensor]]:
+        """The values once for each copy of the weights; used in turn, the weights are cold."""
+        return [
+            [_tensor({**self._memory, **weights}, value) for value in self._values]
+            for weights in self._copies
+        ]
+
+    def restore(self) -> None:
+        """Give overwritten operands their first contents back."""
+        for memory, contents in self._restored:
+            memory.copy_(contents)
+
+    def fill_integers(self, number: int) -> None:
+        """Set every integer operand that is no weight to `number`."""
+        for values in self.sets():
+            for index in self._request["reads"]:
+                tensor = values[index]
+                if index in self._request["weights"]:
+                    continue
+                if not (tensor.dtype.is_floating_point or tensor.dtype.is_complex):
+                    tensor.fill_(number)
+        self._restored = [(memory, memory.clone()) for memory, _ in self._restored]
+
+    def _buffers_of(self, values: Sequence[int]) -> set[int]:
+        return {self._values[index][0] for index in values}
+
+    def _nbytes(self, buffer: int) -> int:
+        nbytes: int = self._request["buffers"][buffer]
+        return nbytes
+
+    def _weight_copies(self) -> list[dict[int, Tensor]]:
+        """The memory of the weights: so many copies of the largest that its last use is out of the caches."""
+        copies = [{buffer: self._allocated(buffer) for buffer in sorted(self._weights)}]
+        largest = max(self._weights, key=self._nbytes, default=None)
+        if largest is None or self._nbytes(largest) <= COLD_NBYTES:
+            return copies
+        count = 1 + CACHES_NBYTES // self._nbytes(largest)
+        return [
+            {**copies[0], largest: memory}
+            for memory in self._pool.copies(self._nbytes(largest), self._dtype(largest), count)
+        ]
+
+    def _allocated(self, buffer: int) -> Tensor:
+        memory = torch.empty(self._nbytes(buffer), dtype=torch.uint8)
+        self._pool.fill(memory, self._dtype(buffer))
+        return memory
+
+    def _dtype(self, buffer: int) -> torch.dtype:
+        """The type that the buffer's numbers are of, in the first value over it."""
+        first = next(value for value in self._values if value[0] == buffer)
+        _, _, dtype, _, _, packing = first
+        return dtype_named(packing[0] if packing else dtype)
+
+
+def _tensor(memory: dict[int, Tensor], value: list[Any]) -> Tensor:
+    buffer, offset, dtype, shape, strides, packing = value
+    view = view_of(memory[buffer], dtype_named(dtype), shape, strides, offset)
+    if packing is None:
+        return view
+    packed_dtype, packed_shape, layout = packing
+    return packed(view, dtype_named(packed_dtype), packed_shape, layout)
+
+
+class PeakMemory:
+    """The most memory that a call takes at once: counted, or seen in the process's resident size."""
+
+    def __init__(self) -> None:
+        self._counter = preloaded_counter()
+        if self._counter is None:
+            # Large blocks then come from the system and go back to it, which the resident size shows.
+            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 64 << 10)
+
+    def of(self, action: Action) -> int:
+        """Bytes that `action` had allocated at once, above what was there before; its result counts."""
+        if self._counter is not None:
+            self._counter.reset()
+            result = action()
+            peak = self._counter.peak()
+            del result
+            return max(0, peak)
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status("VmRSS")
+        result = action()
+        peak = _status("VmHWM") - before
+        del result
+        return max(0, peak)
+
+
+def measured(request: Answer, pool: Pool, memory: PeakMemory) -> Answer:
+    """Seconds and workspace of one case, or the text of the error it raised."""
+    operands = Operands(request, pool)
+    names = ", ".join(f"v{index}" for index in range(len(request["values"])))
+    scope = {
+        "torch": torch,
+        "aten": torch.ops.aten,
+        "kernels": kernels,
+        "inf": math.inf,
+        "nan": math.nan,
+        "view_of": view_of,
+    }
+    call: Callable[..., object] = eval(f"lambda {names}: {request['text']}", scope)
+    sets = operands.sets()
+    try:
+        call(*sets[0])
+    except Exception:
+        # Integers are zero, which no division takes; one is as good an index where there are two rows.
+        operands.fill_integers(1)
+        call(*sets[0])
+    workspace = 0
+    for _ in range(2):
+        operands.restore()
+        workspace = max(workspace, memory.of(lambda: call(*sets[0])))
+    return {"seconds": _seconds(call, sets, operands), "workspace": workspace}
+
+
+def _seconds(call: Callable[..., object], sets: list[list[Tensor]], operands: Operands) -> float:
+    """The median of a few calls; of many, where they are short."""
+    times: list[float] = []
+    while len(times) < FEWEST_RUNS or (sum(times) < ENOUGH_SECONDS and len(times) < MOST_RUNS):
+        operands.restore()
+        values = sets[(len(times) + 1) % len(sets)]
+        begin = perf_counter()
+        call(*values)
+        times.append(perf_counter() - begin)
+    return statistics.median(times)
+
+
+def _status(field: str) -> int:
+    """A size in bytes from /proc/self/status."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def main() -> None:
+    """Answer requests; the first sets the number of threads."""
+    # A collection in between would be timed with the kernel it falls on.
+    gc.disable()
+    pool = Pool()
+    memory = PeakMemory()
+
+    def handle(request: Answer) -> Answer:
+        if "threads" in request:
+            torch.set_num_threads(request["threads"])
+            return {}
+        try:
+            with torch.inference_mode():
+                return measured(request, pool, memory)
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            return {"error": f"{type(error).__name__}: {lines[0] if lines else '(no text)'}"}
+
+    serve(handle)

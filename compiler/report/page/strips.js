@@ -1,0 +1,192 @@
+// Below the map, on its axis: bytes in use, what computes, what is read, where steps wait.
+
+/** The step with most bytes in use among those that a column of pixels covers. */
+function fullestStep(model, from, to) {
+  let best = from;
+  for (let i = from + 1; i < to; i++) if (model.use.total[i] > model.use.total[best]) best = i;
+  return best;
+}
+
+/** Bytes in use as stacked columns, one a pixel, with the bound and the arena as lines. */
+function drawUse(pen, panel, view, model, palette) {
+  pen.fillStyle = palette.void;
+  pen.fillRect(panel.left, panel.top, panel.width, panel.height);
+  const height = (nbytes) => (nbytes / view.top) * panel.height;
+  const columns = Math.floor(panel.width);
+  const steps = new Int32Array(columns);
+  for (let c = 0; c < columns; c++) {
+    const from = Math.floor(view.axis.toStep(panel.unit(view, panel.left + c)));
+    const to = Math.ceil(view.axis.toStep(panel.unit(view, panel.left + c + 1)));
+    const clamp = (step) => Math.max(0, Math.min(model.stepCount - 1, step));
+    steps[c] = model.stepCount ? fullestStep(model, clamp(from), clamp(to - 1) + 1) : -1;
+  }
+  const layers = [
+    ...[0, 1].map((kind) => [model.use.held[kind], palette.kinds[kind].fill]),
+    [model.use.loading, palette.hatching],
+    ...[2, 4, 3].map((kind) => [model.use.held[kind], palette.kinds[kind].fill]),
+  ];
+  const base = new Float64Array(columns);
+  for (const [column, fill] of layers) {
+    pen.fillStyle = fill;
+    for (let begin = 0, end; begin < columns; begin = end) {
+      end = begin + 1;
+      if (steps[begin] < 0) continue;
+      while (end < columns && steps[end] === steps[begin]) end++;
+      const nbytes = column[steps[begin]];
+      if (!nbytes) continue;
+      const low = Math.round(panel.top + panel.height - height(base[begin]));
+      const high = Math.round(panel.top + panel.height - height(base[begin] + nbytes));
+      if (low > high) pen.fillRect(panel.left + begin, high, end - begin, low - high);
+      base.fill(base[begin] + nbytes, begin, end);
+    }
+  }
+  for (const [nbytes, dash] of [[model.bound, [6, 4]], [model.arena, []]]) {
+    const y = Math.round(panel.top + panel.height - height(nbytes)) + 0.5;
+    pen.strokeStyle = palette.mark;
+    pen.setLineDash(dash);
+    pen.beginPath();
+    pen.moveTo(panel.left, y);
+    pen.lineTo(panel.left + panel.width, y);
+    pen.stroke();
+  }
+  pen.setLineDash([]);
+  panelTitle(pen, panel, palette, "bytes in use");
+}
+
+/** Share of every pixel column that a set of intervals covers. */
+class Coverage {
+  constructor(panel, view) {
+    this.panel = panel;
+    this.view = view;
+    this.columns = new Float64Array(Math.ceil(panel.width));
+  }
+  add(begin, end) {
+    const { panel, view, columns } = this;
+    const from = Math.max(0, panel.x(view, begin) - panel.left);
+    const to = Math.min(columns.length, panel.x(view, end) - panel.left);
+    if (to <= from) return;
+    const [first, last] = [Math.floor(from), Math.min(columns.length - 1, Math.floor(to))];
+    if (first === last) { columns[first] += to - from; return; }
+    columns[first] += first + 1 - from;
+    for (let c = first + 1; c < last; c++) columns[c] = 1;
+    columns[last] += to - last;
+  }
+  /** Draw every column as a bar from the panel's floor, as high as its share. */
+  draw(pen, fill) {
+    const { panel, columns } = this;
+    pen.fillStyle = fill;
+    for (let begin = 0, end; begin < columns.length; begin = end) {
+      const share = Math.min(1, columns[begin]);
+      end = begin + 1;
+      while (end < columns.length && Math.abs(Math.min(1, columns[end]) - share) < 0.01) end++;
+      const height = share > 0 ? Math.max(1, share * panel.height) : 0;
+      if (height) pen.fillRect(panel.left + begin, panel.top + panel.height - height, end - begin, height);
+    }
+  }
+}
+
+/** Computing and waiting: where a column of pixels has both, each has its share of the height. */
+function drawComputing(pen, panel, view, model, palette) {
+  pen.fillStyle = palette.void;
+  pen.fillRect(panel.left, panel.top, panel.width, panel.height);
+  const { axis } = view;
+  const covered = new Coverage(panel, view);
+  const waiting = new Coverage(panel, view);
+  const labels = [];
+  const [from, to] = visibleSteps(view, model);
+  for (let i = from; i < to; i++) {
+    const [begin, end] = [axis.ofStep(i), axis.ofStep(i + 1)];
+    covered.add(begin, end);
+    const start = model.steps.wait[i] ? axis.ofTime(model.start[i]) : begin;
+    if (start > begin) waiting.add(begin, Math.min(start, end));
+    const left = panel.x(view, start);
+    const width = panel.x(view, end) - left;
+    if (width > 8) labels.push([left, width, model.steps.name[i]]);
+  }
+  covered.draw(pen, palette.compute);
+  waiting.draw(pen, palette.stall);
+  drawCells(pen, panel, palette, labels, palette.onCompute);
+  panelTitle(pen, panel, palette, "compute");
+}
+
+/** Reads, one after another; one that serves the next run goes on at the left, where that run begins. */
+function drawReading(pen, panel, view, model, palette) {
+  pen.fillStyle = palette.void;
+  pen.fillRect(panel.left, panel.top, panel.width, panel.height);
+  const reading = new Coverage(panel, view);
+  const labels = [];
+  for (let k = 0; k < model.loadCount; k++) {
+    for (const [begin, end] of loadPieces(model, k)) {
+      const [from, to] = [view.axis.ofTime(begin), view.axis.ofTime(end)];
+      if (to < view.x0 || from > view.x1) continue;
+      reading.add(from, to);
+      const left = panel.x(view, from);
+      const width = panel.x(view, to) - left;
+      if (width > 8) labels.push([left, width, model.nameOf(model.loads.owner[k])]);
+    }
+  }
+  reading.draw(pen, palette.streamed);
+  drawCells(pen, panel, palette, labels, palette.kinds[1].text);
+  panelTitle(pen, panel, palette, "loads");
+}
+
+/** When load k is read, as intervals within one run. */
+function loadPieces(model, k) {
+  const begin = model.loads.begin[k];
+  const end = begin + model.loads.length[k];
+  if (begin >= model.latency) return [[begin - model.latency, end - model.latency]];
+  if (end > model.latency) return [[begin, model.latency], [0, end - model.latency]];
+  return [[begin, end]];
+}
+
+function visibleSteps(view, model) {
+  const from = Math.max(0, Math.floor(view.axis.toStep(view.x0)));
+  return [from, Math.min(model.stepCount, Math.ceil(view.axis.toStep(view.x1)))];
+}
+
+function drawCells(pen, panel, palette, cells, ink) {
+  pen.save();
+  pen.beginPath();
+  pen.rect(panel.left, panel.top, panel.width, panel.height);
+  pen.clip();
+  pen.fillStyle = palette.paper;
+  for (const [left, width] of cells) pen.fillRect(Math.round(left + width) - 1, panel.top, 1, panel.height);
+  pen.fillStyle = ink;
+  pen.font = palette.font(LABEL_PIXELS);
+  pen.textAlign = "left";
+  pen.textBaseline = "middle";
+  for (const [left, width, name] of cells) {
+    const from = Math.max(left, panel.left) + 4;
+    const to = Math.min(left + width, panel.left + panel.width) - 4;
+    clippedText(pen, name, from, panel.top + panel.height / 2 + 0.5, to - from, LABEL_CHAR);
+  }
+  pen.restore();
+}
+
+function panelTitle(pen, panel, palette, text) {
+  pen.font = palette.font(11);
+  pen.fillStyle = palette.soft;
+  pen.textAlign = "right";
+  pen.textBaseline = "middle";
+  const lines = text.split(" ").length > 2 ? [text.slice(0, text.lastIndexOf(" ")), text.slice(text.lastIndexOf(" ") + 1)] : [text];
+  lines.forEach((line, i) => {
+    pen.fillText(line, panel.left - 8, panel.top + panel.height / 2 + (i - (lines.length - 1) / 2) * 13);
+  });
+}
+
+function drawAcross(pen, panel, view, palette) {
+  const spacing = view.axis.spacing(((view.x1 - view.x0) * 84) / panel.width);
+  pen.font = palette.font(11);
+  pen.fillStyle = palette.soft;
+  pen.textBaseline = "top";
+  pen.textAlign = "center";
+  for (let unit = Math.ceil(view.x0 / spacing) * spacing; unit <= view.x1; unit += spacing) {
+    const x = panel.x(view, unit);
+    pen.fillRect(Math.round(x), panel.top, 1, 4);
+    const text = view.axis.format(unit);
+    const half = pen.measureText(text).width / 2;
+    pen.fillText(text, Math.min(panel.left + panel.width - half, Math.max(panel.left + half, x)), panel.top + 6);
+  }
+  pen.textAlign = "right";
+  pen.fillText(view.axis.title, panel.left - 8, panel.top + 6);
+}

@@ -1,0 +1,170 @@
+"""Every entry of the kernel table writes what eager ATen computes, into memory it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from occ.codegen import kernels as table
+from occ.codegen.kernels.table import Kernel, Spec
+from occ.lower.draft import dense_strides
+from occ.runtime_stub.tensors import view_of
+from tests.kernels.cases import CASES, Case, tensors
+from tests.kernels.memory import Layout, Memory, run
+
+ELSEWHERE = {"gather", "fallback"}
+"""`gather` is a call of the loader, tested with it; the fallback has a test module of its own."""
+
+
+def contiguous(tensor: Tensor) -> Layout:
+    return dense_strides(tensor.shape, [0] * tensor.dim())
+
+
+def columns_first(tensor: Tensor) -> Layout:
+    return dense_strides(tensor.shape, range(tensor.dim()))
+
+
+def channels_last(tensor: Tensor) -> Layout:
+    """Channels innermost, where there are any."""
+    if tensor.dim() < 3:
+        return contiguous(tensor)
+    order = [tensor.dim() - dim for dim in range(tensor.dim())]
+    return dense_strides(tensor.shape, [tensor.dim() + 1, 0, *order[2:]])
+
+
+def gapped(tensor: Tensor) -> Layout:
+    """Columns first, every other element unused: what a slice of a larger tensor looks like."""
+    return tuple(2 * stride for stride in columns_first(tensor))
+
+
+LAYOUTS = (contiguous, columns_first, channels_last)
+
+
+def entries() -> Mapping[str, Kernel]:
+    return {name: table.kernel_named(name) for name in table.kernel_names()}
+
+
+def placed(case: Case, memory: Memory, layout: Callable[[Tensor], Layout]) -> dict[str, Any]:
+    """The case's operands in `memory`."""
+
+    def place(name: str, arg: Any) -> Any:
+        if isinstance(arg, Tensor):
+            return memory.holding(arg, arg.stride() if name in case.fixed else layout(arg))
+        return tuple(place(name, item) for item in arg) if isinstance(arg, tuple) else arg
+
+    return {name: place(name, arg) for name, arg in case.args.items()}
+
+
+def scratch_of(case: Case, args: Mapping[str, Any], out: Tensor, memory: Memory) -> list[Tensor]:
+    def spec(arg: Any) -> Any:
+        if isinstance(arg, Tensor):
+            return Spec(str(arg.dtype).removeprefix("torch."), tuple(arg.shape), arg.stride())
+        return tuple(map(spec, arg)) if isinstance(arg, tuple) else arg
+
+    wanted = table.kernel_named(case.kernel).scratch
+    if wanted is None:
+        return []
+    specs = wanted({name: spec(arg) for name, arg in args.items()}, spec(out))
+    return [memory.new(getattr(torch, s.dtype), s.shape, s.strides) for s in specs]
+
+
+def close(found: Tensor, wanted: Tensor) -> None:
+    """Equal up to the rounding of the type: 1e-5, or 2 units in the last place of a 16-bit type."""
+    tolerance = {torch.bfloat16: 1.6e-2, torch.float16: 2e-3}.get(found.dtype, 1e-5)
+    torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance, equal_nan=True, check_stride=False)
+
+
+def test_every_entry_and_every_operator_of_it_has_a_case() -> None:
+    assert {case.kernel for case in CASES.values()} == entries().keys() - ELSEWHERE
+    covered = {(case.kernel, case.op) for case in CASES.values()}
+    assert {(name, op) for name, entry in entries().items() for op in entry.ops} <= covered
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_writes_its_result_where_it_is_told_to(name: str) -> None:
+    """Operands dense in three orders and with gaps, results dense in three orders."""
+    case = CASES[name]
+    wanted = case.expected(**case.args)
+    kept = "out" in case.fixed
+    for operands in (contiguous,) if kept else (*LAYOUTS, gapped):
+        for results in (contiguous,) if kept else LAYOUTS:
+            memory = Memory()
+            args = placed(case, memory, operands)
+            out = memory.new(wanted.dtype, wanted.shape, wanted.stride() if kept else results(wanted))
+            run(memory, case.kernel, args, [out], scratch_of(case, args, out, memory))
+            close(out, wanted)
+
+
+def overwriting() -> list[tuple[str, str]]:
+    """(case, operand) for each operand whose bytes the result may take."""
+    found = []
+    for name, case in CASES.items():
+        wanted = case.expected(**case.args)
+        for operand in table.kernel_named(case.kernel).overwrites:
+            arg = case.args.get(operand)
+            if isinstance(arg, Tensor) and arg.shape == wanted.shape:
+                if arg.element_size() == wanted.element_size():
+                    found.append((name, operand))
+    return found
+
+
+@pytest.mark.parametrize(("name", "operand"), overwriting())
+def test_result_over_an_operand(name: str, operand: str) -> None:
+    case = CASES[name]
+    wanted = case.expected(**case.args)
+    for layout in (contiguous,) if operand in case.fixed else LAYOUTS:
+        memory = Memory()
+        args = placed(case, memory, layout)
+        over = args[operand]
+        begin = over.storage_offset() * over.element_size()
+        out = view_of(memory.bytes, wanted.dtype, wanted.shape, over.stride(), begin)
+        run(memory, case.kernel, args, [out], scratch_of(case, args, out, memory))
+        close(out, wanted)
+
+
+def test_every_overwritten_operand_has_a_case() -> None:
+    covered = {(CASES[name].kernel, operand) for name, operand in overwriting()}
+    assert {(name, operand) for name, entry in entries().items() for operand in entry.overwrites} <= covered
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if table.kernel_named(c.kernel).splits])
+def test_parts_along_every_axis_make_the_whole(name: str) -> None:
+    """A part's operands are slices of the whole's, its result is a slice, or dense where that is staged."""
+    case = CASES[name]
+    wanted = case.expected(**case.args)
+    memory = Memory()
+    args = placed(case, memory, contiguous)
+    strides = wanted.stride() if "out" in case.fixed else contiguous(wanted)
+    out = memory.new(wanted.dtype, wanted.shape, strides)
+
+    def spec(arg: Any) -> Any:
+        if isinstance(arg, Tensor):
+            return Spec(str(arg.dtype).removeprefix("torch."), tuple(arg.shape), arg.stride())
+        return arg
+
+    splits = table.kernel_named(case.kernel).splits
+    assert splits is not None
+    for axis in splits({key: spec(arg) for key, arg in args.items()}, spec(out)):
+        half = axis.extent // 2
+        for first, count in ((0, half), (half, axis.extent - half)):
+            part = dict(args)
+            for operand, dim in axis.operands:
+                part[operand] = args[operand].narrow(dim, first, count)
+            target = out.narrow(axis.outputs[0], first, count)
+            result = target
+            if axis.staged:
+                result = memory.new(out.dtype, target.shape, dense_strides(target.shape, target.stride()))
+            run(memory, case.kernel, part, [result])
+            if axis.staged:
+                target.copy_(result)
+        close(out, wanted)
+        out.fill_(0)
+
+
+def test_cases_cover_several_types() -> None:
+    types = {tensor.dtype for case in CASES.values() for tensor in tensors(case.args)}
+    assert {torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.bool} <= types
