@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ EXAMPLES = HERE.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 from device import without_occ  # noqa: E402
-from measuring import Worker  # noqa: E402
+from measuring import WAIT_POLICIES, Worker  # noqa: E402
 
 
 class CompileError(Exception):
@@ -93,6 +93,7 @@ def program_worker(artifact: Path, folder: Path) -> Worker:
     return Worker([*python, str(EXAMPLES / "device_run.py"), str(artifact)], device)
 
 
-def eager_worker(name: str, changes: Mapping[str, str] | None = None) -> Worker:
-    """Serve a network of the zoo in eager PyTorch, with `changes` to the environment."""
-    return Worker([sys.executable, str(HERE / "eager_zoo.py"), name], environment() | dict(changes or {}))
+def eager_workers(name: str) -> list[Worker]:
+    """Serve a network of the zoo in eager PyTorch, in one process per wait policy, in their order."""
+    command = [sys.executable, str(HERE / "eager_zoo.py"), name]
+    return [Worker(command, environment() | policy) for policy in WAIT_POLICIES.values()]

@@ -13,16 +13,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from compiled import Compiled, CompileError, compile_network, eager_worker, program_worker
+from compiled import Compiled, CompileError, compile_network, eager_workers, program_worker
 from markdown_table import MarkdownTable
-from measuring import in_turns
+from measuring import WAIT_POLICIES, in_turns
 from zoo_models import ZOO
 
 MODELS = "resnet50,mobilenet_v3_large,vit_b_16,bert_base,gpt2,unet,lstm_lm"
 SHARES = "100,50,25,10"
-POLICIES: dict[str, dict[str, str]] = {"default": {}, "passive": {"OMP_WAIT_POLICY": "PASSIVE"}}
-"""How OpenMP threads wait in the eager processes."""
-
 PREFACE = """# Latency at shares of demand
 
 Medians, by turns in one run; batch 1. Each cell: latency over that of eager PyTorch (in the faster of
@@ -36,7 +33,7 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
     with ExitStack() as stack:
         artifacts = {plan.artifact: None for plan in network.plans}
         programs = {a: stack.enter_context(program_worker(a, folder)) for a in artifacts}
-        eager = [stack.enter_context(eager_worker(network.name, change)) for change in POLICIES.values()]
+        eager = [stack.enter_context(worker) for worker in eager_workers(network.name)]
         measured = in_turns([*programs.values(), *eager], network.inputs, rounds, runs)
     steady = dict(zip(programs, measured, strict=False))
     base = [m.median for m in measured[len(programs) :]]
@@ -66,7 +63,12 @@ def main(arguments: Sequence[str]) -> int:
     if unknown := [name for name in names if name not in ZOO]:
         parser.error(f"no network {', '.join(unknown)}; the zoo has {', '.join(ZOO)}")
     shares = [float(text) for text in options.shares.split(",")]
-    header = ("network", "demand", *(f"eager, {p}" for p in POLICIES), *(f"{share:g} %" for share in shares))
+    header = (
+        "network",
+        "demand",
+        *(f"eager, {p}" for p in WAIT_POLICIES),
+        *(f"{share:g} %" for share in shares),
+    )
     table = MarkdownTable(options.table, PREFACE, header)
     failures = 0
     for name in names:

@@ -12,7 +12,7 @@ LONGEST = 48
 
 RESERVED = frozenset(
     {
-        *dir(builtins),
+        *(name for name in dir(builtins) if name != "input"),  # what many models call theirs
         *keyword.kwlist,
         *keyword.softkwlist,
         *(

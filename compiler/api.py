@@ -8,10 +8,12 @@ from torch import nn
 
 from occ.artifact import Artifact, open_artifact
 from occ.codegen.bundle import replan_artifact
+from occ.errors import ArtifactError
 from occ.ir import Program as SourceProgram
 from occ.model_file import as_call
 from occ.pipeline import Compiled, Progress, compile_model, planned
 from occ.report.dump import Dump
+from occ.runtime_stub.integrity import DamageError
 from occ.runtime_stub.program import Program
 from occ.target import Target, local_target
 from occ.units import parse_bytes
@@ -35,8 +37,8 @@ def compile(
     `example_inputs` is a tuple of positional arguments, a dict of keyword arguments, or a pair of both; the
     program takes inputs of just those shapes and types. `budget` is bytes or a text such as "512MB"; None or
     "unlimited" keeps all weights resident. `target` is what the program is planned for, by default this
-    machine with `threads` threads (all cores). With `portable` the artifact runs on other processors too, more
-    slowly. `dump` is a directory that gets each stage as a text file.
+    machine with `threads` threads (all cores). With `portable` the artifact runs on other processors too,
+    more slowly. `dump` is a directory that gets each stage as a text file.
 
     Raises UsageError for a model or inputs that cannot be compiled, and BudgetError, which names the smallest
     budget that works, where the budget is below it. Nothing is written then.
@@ -62,7 +64,10 @@ def load(path: str | Path) -> Program:
     first step reads it. Raises ArtifactError for a damaged artifact.
     """
     artifact = open_artifact(path)
-    return Program(artifact.path, artifact.manifest, artifact.text, artifact.page_crcs)
+    try:
+        return Program(artifact.path, artifact.manifest, artifact.text, artifact.page_crcs)
+    except DamageError as error:
+        raise ArtifactError(str(error)) from error
 
 
 def replan(

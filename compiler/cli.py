@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show a traceback for any error")
     parser = _Parser(
         prog="occ",
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"occ {occ.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
 
     def add(name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text, parents=[common])
@@ -202,12 +202,18 @@ def _replan(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from occ.bench import bench
+    from occ.artifact import open_artifact
     from occ.report.text import bench_table
+    from occ.runtime_stub.machine import set_openmp
 
     if options.runs < 1:
         raise UsageError(f"--runs must be at least 1, not {options.runs}")
-    measured = bench(options.artifact, options.model, options.runs)
+    artifact = open_artifact(options.artifact)
+    # It binds when torch is imported, which the import of occ.bench does.
+    set_openmp(artifact.manifest["machine"])
+    from occ.bench import bench
+
+    measured = bench(artifact, options.model, options.runs)
     print(json.dumps(measured.as_dict(), indent=1) if options.json else bench_table(measured))
 
 

@@ -34,6 +34,9 @@ ENOUGH_SECONDS = 0.02
 
 M_MMAP_THRESHOLD = -3
 
+RESIDENT_ERROR = 256 << 10
+"""Bytes by which a resident size may be too small: the kernel counts pages in batches of 64."""
+
 Action = Callable[[], object]
 
 
@@ -172,7 +175,7 @@ class PeakMemory:
         Path("/proc/self/clear_refs").write_text("5")
         before = _status("VmRSS")
         result = action()
-        peak = _status("VmHWM") - before
+        peak = _status("VmHWM") - before + RESIDENT_ERROR
         del result
         return max(0, peak)
 

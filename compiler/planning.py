@@ -31,7 +31,7 @@ from occ.passes.timing import Reader, predict
 from occ.rewrite import rewrite
 from occ.units import PAGE, format_bytes, format_seconds, round_down, round_up
 
-TILE_TARGETS = tuple(2**k << 20 for k in range(5)) + (512 << 10, 256 << 10)
+TILE_TARGETS = (256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20, 16 << 20)
 """Bytes of weights that a part of a split step reads, candidates: a request below 256 KiB costs an SSD more
 time than its bytes do, and above 16 MiB there is nothing left to gain from larger ones."""
 
@@ -223,9 +223,9 @@ def _unlimited(source: Program, draft: Draft, target: PlanningTarget) -> Plan:
 
 
 def _smallest(source: Program, target: PlanningTarget) -> Plan:
-    """The plan with the smallest budget: every weight in its smallest parts or whole, nothing loaded ahead."""
+    """The plan with the smallest budget: weights in small parts or whole, nothing loaded ahead."""
     gathers = gatherable(source)
-    plans = []
+    plans: list[tuple[int, int, Draft, int]] = []
     for tile_nbytes in (*TILE_TARGETS, PAGE):
         draft = _draft(source, Choices(split_for(source, tile_nbytes), gathers), target)
         floor = smallest_pool(draft.program, draft.liveness)
@@ -286,8 +286,8 @@ def _explain(smallest: Plan, limit: int) -> str:
     where = f" in {step.module}" if step.module else ""
     budget = smallest.budget
     return (
-        f"a budget of {limit} bytes ({format_bytes(limit)}) is too small for {program.name}: the smallest that"
-        f" works is {budget.total} ({format_bytes(budget.total)}); step {floor.step} ({step.name}{where}) needs"
-        f" {format_bytes(floor.nbytes)} at once: {named}{rest}; outputs take {format_bytes(budget.outputs)},"
-        f" workspace {format_bytes(budget.workspace)}"
+        f"a budget of {limit} bytes ({format_bytes(limit)}) is too small for {program.name}: the smallest"
+        f" that works is {budget.total} ({format_bytes(budget.total)}); step {floor.step} ({step.name}{where})"
+        f" needs {format_bytes(floor.nbytes)} at once: {named}{rest}; outputs take"
+        f" {format_bytes(budget.outputs)}, workspace {format_bytes(budget.workspace)}"
     )

@@ -124,7 +124,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("fill", template("{out}.fill_({value})")),
     Kernel(
         "masked_fill",
-        updated_call("masked_fill_"),
+        updated_call("torch.Tensor.masked_fill_"),
         ("masked_fill.Scalar", "masked_fill.Tensor"),
         overwrites=("self",),
     ),

@@ -28,11 +28,13 @@ KERNELS: tuple[Kernel, ...] = (
         template("aten._softmax.out({self}, {dim}, False, out={out})"),
         ("_softmax.default",),
         overwrites=("self",),
+        dense=("self",),
     ),
     Kernel(
         "log_softmax",
         template("aten._log_softmax.out({self}, {dim}, False, out={out})"),
         ("_log_softmax.default",),
+        dense=("self",),
     ),
     Kernel(
         "layer_norm",

@@ -8,7 +8,6 @@ from occ.codegen.kernels.table import Kernel, out_call, template, updated_call
 _UPDATES = {
     "index_copy_": ("index_copy.default",),
     "index_add_": ("index_add.default",),
-    "index_put_": ("index_put.default",),
     "scatter_": ("scatter.src", "scatter.value"),
     "scatter_add_": ("scatter_add.default",),
     "scatter_reduce_": ("scatter_reduce.two",),
@@ -17,8 +16,12 @@ _UPDATES = {
 
 KERNELS: tuple[Kernel, ...] = (
     *(
-        Kernel(method.rstrip("_"), updated_call(method), ops, overwrites=("self",))
+        Kernel(method.rstrip("_"), updated_call(f"torch.Tensor.{method}"), ops, overwrites=("self",))
         for method, ops in _UPDATES.items()
+    ),
+    # The tensor's method takes no None for a dimension that is not indexed.
+    Kernel(
+        "index_put", updated_call("aten.index_put_.default"), ("index_put.default",), overwrites=("self",)
     ),
     Kernel("cat", template("torch.cat({tensors}, {dim}, out={out})")),
     Kernel("concatenate", template("kernels.concatenate({tensors}, {dim}, {out})")),

@@ -45,7 +45,7 @@ class Kernel:
     scratch: Callable[[Mapping[str, Operand], Spec], tuple[Spec, ...]] | None = None
     splits: Callable[[Mapping[str, Operand], Spec], tuple[SplitAxis, ...]] | None = None
     dense: tuple[str, ...] = field(default=())
-    """Operands the kernel needs contiguous."""
+    """Operands the kernel needs contiguous; its result is then contiguous too."""
 
 
 def template(text: str) -> Call:
@@ -73,14 +73,14 @@ def out_call(function: str) -> Call:
     return call
 
 
-def updated_call(method: str) -> Call:
-    """A call of an in-place tensor method on a copy of the first operand (or on itself, in place)."""
+def updated_call(function: str) -> Call:
+    """A call of a function that updates its first operand, on a copy of that operand (or in place)."""
 
     def call(args: Mapping[str, str], outs: Sequence[str], scratch: Sequence[str]) -> str:
         source, *rest = (
             f"{name}={text}" if name in _UPDATE_KEYWORDS else text for name, text in args.items()
         )
-        return f"kernels.updated({', '.join([source, f'torch.Tensor.{method}', outs[0], *rest])})"
+        return f"kernels.updated({', '.join([source, function, outs[0], *rest])})"
 
     return call
 

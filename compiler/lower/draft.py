@@ -6,7 +6,7 @@ need no arithmetic of our own: torch computes them without any memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ def spanned_nbytes(tensor: torch.Tensor) -> int:
     if tensor.numel() == 0:
         return 0
     reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return (reach + 1) * tensor.element_size()
+    return int((reach + 1) * tensor.element_size())
 
 
 def dense_strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
@@ -83,11 +83,11 @@ class Traced:
 
     @property
     def nbytes(self) -> int:
-        return self.meta.numel() * self.meta.element_size()
+        return int(self.meta.numel() * self.meta.element_size())
 
     @property
     def offset(self) -> int:
-        return self.meta.storage_offset() * self.meta.element_size()
+        return int(self.meta.storage_offset() * self.meta.element_size())
 
     @property
     def spec(self) -> Spec:
@@ -120,7 +120,7 @@ def tensors_in(arg: Any) -> Iterator[Traced]:
             yield from tensors_in(item)
 
 
-def map_tensors(arg: Any, function: Mapping[Any, Any] | Any) -> Any:
+def map_tensors(arg: Any, function: Callable[[Traced], Any]) -> Any:
     """Rebuild an operand with `function` applied to each tensor in it."""
     if isinstance(arg, Traced):
         return function(arg)

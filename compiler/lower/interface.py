@@ -60,7 +60,7 @@ def bind_interface(lowering: Lowering, captured: Captured, name: str) -> Interfa
     lowering.shared = _shared_weights(captured, nodes)
     lowering.run(list(graph.nodes))
     outputs = _bind_outputs(lowering, [nodes[output] for output in captured.outputs])
-    for placeholder, result in (captured.mutated_buffers | captured.mutated_inputs).items():
+    for placeholder, result in {**captured.mutated_buffers, **captured.mutated_inputs}.items():
         lowering.emit(nodes[result], "copy", {"source": lowering.results[nodes[result]]}, bound[placeholder])
     return Interface(
         name=name,

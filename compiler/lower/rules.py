@@ -27,7 +27,9 @@ aten = torch.ops.aten
 WORKSPACE_TARGET = 1 << 20
 """Bytes; kernels that return a fresh result are called in pieces of about this size."""
 
-FLOATING = (torch.float32, torch.bfloat16, torch.float16)
+CONVOLVED = (torch.float32, torch.bfloat16)
+"""Types that oneDNN convolves in place on every machine that it convolves them on at all; float16 needs
+instructions that few processors have."""
 
 
 # Matrix products
@@ -90,7 +92,7 @@ def _batched(low: Lowering, operand: Traced, batch: Sequence[int], shape: Sequen
 
 def _is_row(operand: Any) -> bool:
     meta = operand.tensor if isinstance(operand, Constant) else operand.meta
-    return meta.dim() == 1
+    return bool(meta.dim() == 1)
 
 
 def _product(low: Lowering, node: Node, x: Any, weight: Any, bias: Any, *, transposed: bool) -> Any:
@@ -156,7 +158,7 @@ def convolution(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
     unbatched = x.meta.dim() == node.meta["val"].dim() and rank < 1
     if (
         not isinstance(weight, Constant)
-        or weight.tensor.dtype not in FLOATING
+        or weight.tensor.dtype not in CONVOLVED
         or rank not in (1, 2, 3)
         or weight.tensor.dim() != rank + 2
         or strings
@@ -386,7 +388,7 @@ def _norm_affine(low: Lowering, norm: Node) -> tuple[torch.Tensor, torch.Tensor]
         None if bias is None else bias.tensor,
         mean.tensor,
         variance.tensor,
-        float(eps),
+        float(eps),  # type: ignore[arg-type]
     )
 
 
@@ -524,7 +526,9 @@ def adaptive_pool(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
     rank = len(operands["output_size"])
     if x.meta.dim() != rank + 2 or rank == 1:
         return low.fallback(node, operands)
-    out = low.new(node.name, result.shape, result.dtype, dense_strides(result.shape, x.meta.stride()))
+    # The operator for three dimensions writes row-major whatever the strides of its result.
+    layout = None if rank == 3 else dense_strides(result.shape, x.meta.stride())
+    out = low.new(node.name, result.shape, result.dtype, layout)
     if set(operands["output_size"]) == {1}:
         dims = tuple(range(2, rank + 2))
         low.emit(node, "mean", {"self": x, "dim": dims, "keepdim": True}, out)

@@ -92,13 +92,11 @@ def reuse_dying_operands(draft: Draft) -> None:
         if len(step.outs) != 1:
             continue
         for name in kernel_named(step.kernel).overwrites:
-            operand = step.args.get(name)
-            if isinstance(operand, Traced) and _may_overwrite(
-                draft, step, operand, index, last_read, last_write
-            ):
-                _merge(draft, operand, step.outs[0], last_read, last_write)
+            dying = step.args.get(name)
+            if isinstance(dying, Traced) and _may_overwrite(draft, step, dying, index, last_read, last_write):
+                _merge(draft, dying, step.outs[0], last_read, last_write)
                 step.args = {
-                    key: map_tensors(arg, partial(_in_layout_of, step.outs[0], operand))
+                    key: map_tensors(arg, partial(_in_layout_of, step.outs[0], dying))
                     for key, arg in step.args.items()
                 }
                 break

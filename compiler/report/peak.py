@@ -55,9 +55,7 @@ def step_label(program: Program, index: int) -> str:
     return f"step {index}, {step.name}" + (f" in {step.module}" if step.module else "")
 
 
-def _why(
-    plan: Plan, picture: ArenaPicture, occupancy: Occupancy, live: Liveness, step: int
-) -> Iterator[str]:
+def _why(plan: Plan, picture: ArenaPicture, occupancy: Occupancy, live: Liveness, step: int) -> Iterator[str]:
     program = plan.program
     parts = sorted(
         ((occupancy.held[kind][step], noun) for kind, noun in _NOUNS.items()),
@@ -110,9 +108,7 @@ _NOUNS = {
 }
 
 
-def _levers(
-    plan: Plan, source: Program, occupancy: Occupancy, live: Liveness, step: int
-) -> Iterator[str]:
+def _levers(plan: Plan, source: Program, occupancy: Occupancy, live: Liveness, step: int) -> Iterator[str]:
     program = plan.program
     floor = smallest_pool(program, live)
     if not plan.sizing.loads and occupancy.held[SpanKind.RESIDENT][step]:

@@ -8,7 +8,7 @@ from occ.passes.timing import Reader, predict, simulate
 SLOWEST, FASTEST = 1e5, 1e13
 """Bytes a second between which every storage lies."""
 
-BISECTIONS = 40
+BISECTIONS = 26
 ROUNDS = 3
 
 

@@ -94,8 +94,8 @@ def step_table(plan: Plan) -> str:
             else [range(load.issue, load.last_use + 1)]
         )
         for span in spans:
-            for step in span:
-                held[step] += nbytes
+            for held_at in span:
+                held[held_at] += nbytes
     uses = tile_uses(program, sizing.tiles)
     streamed = {load.tile for load in sizing.loads}
     issued: dict[int, int] = {}

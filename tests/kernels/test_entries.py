@@ -49,26 +49,40 @@ def entries() -> Mapping[str, Kernel]:
 
 
 def placed(case: Case, memory: Memory, layout: Callable[[Tensor], Layout]) -> dict[str, Any]:
-    """The case's operands in `memory`."""
+    """The case's operands in `memory`, in a layout that the entry takes."""
+    dense = table.kernel_named(case.kernel).dense
 
     def place(name: str, arg: Any) -> Any:
         if isinstance(arg, Tensor):
-            return memory.holding(arg, arg.stride() if name in case.fixed else layout(arg))
+            if name in case.fixed:
+                return memory.holding(arg, arg.stride())
+            return memory.holding(arg, contiguous(arg) if name in dense else layout(arg))
         return tuple(place(name, item) for item in arg) if isinstance(arg, tuple) else arg
 
     return {name: place(name, arg) for name, arg in case.args.items()}
 
 
-def scratch_of(case: Case, args: Mapping[str, Any], out: Tensor, memory: Memory) -> list[Tensor]:
-    def spec(arg: Any) -> Any:
-        if isinstance(arg, Tensor):
-            return Spec(str(arg.dtype).removeprefix("torch."), tuple(arg.shape), arg.stride())
-        return tuple(map(spec, arg)) if isinstance(arg, tuple) else arg
+def result_layouts(case: Case, args: Mapping[str, Any], wanted: Tensor) -> set[Layout]:
+    """Strides of the results that the entry writes, for placed operands."""
+    if table.kernel_named(case.kernel).dense:
+        return {contiguous(wanted)}
+    if "out" in case.fixed:
+        return {dense_strides(wanted.shape, case.expected(**args).stride())}
+    return {layout(wanted) for layout in LAYOUTS}
 
+
+def spec_of(arg: Any) -> Any:
+    """An operand as the table's functions take it."""
+    if isinstance(arg, Tensor):
+        return Spec(str(arg.dtype).removeprefix("torch."), tuple(arg.shape), arg.stride())
+    return tuple(map(spec_of, arg)) if isinstance(arg, tuple) else arg
+
+
+def scratch_of(case: Case, args: Mapping[str, Any], out: Tensor, memory: Memory) -> list[Tensor]:
     wanted = table.kernel_named(case.kernel).scratch
     if wanted is None:
         return []
-    specs = wanted({name: spec(arg) for name, arg in args.items()}, spec(out))
+    specs = wanted({name: spec_of(arg) for name, arg in args.items()}, spec_of(out))
     return [memory.new(getattr(torch, s.dtype), s.shape, s.strides) for s in specs]
 
 
@@ -89,12 +103,12 @@ def test_writes_its_result_where_it_is_told_to(name: str) -> None:
     """Operands dense in three orders and with gaps, results dense in three orders."""
     case = CASES[name]
     wanted = case.expected(**case.args)
-    kept = "out" in case.fixed
-    for operands in (contiguous,) if kept else (*LAYOUTS, gapped):
-        for results in (contiguous,) if kept else LAYOUTS:
+    for layout in (*LAYOUTS, gapped):
+        args = placed(case, Memory(), layout)
+        for strides in result_layouts(case, args, wanted):
             memory = Memory()
-            args = placed(case, memory, operands)
-            out = memory.new(wanted.dtype, wanted.shape, wanted.stride() if kept else results(wanted))
+            args = placed(case, memory, layout)
+            out = memory.new(wanted.dtype, wanted.shape, strides)
             run(memory, case.kernel, args, [out], scratch_of(case, args, out, memory))
             close(out, wanted)
 
@@ -116,7 +130,7 @@ def overwriting() -> list[tuple[str, str]]:
 def test_result_over_an_operand(name: str, operand: str) -> None:
     case = CASES[name]
     wanted = case.expected(**case.args)
-    for layout in (contiguous,) if operand in case.fixed else LAYOUTS:
+    for layout in LAYOUTS:
         memory = Memory()
         args = placed(case, memory, layout)
         over = args[operand]
@@ -128,7 +142,9 @@ def test_result_over_an_operand(name: str, operand: str) -> None:
 
 def test_every_overwritten_operand_has_a_case() -> None:
     covered = {(CASES[name].kernel, operand) for name, operand in overwriting()}
-    assert {(name, operand) for name, entry in entries().items() for operand in entry.overwrites} <= covered
+    taken = {(case.kernel, operand) for case in CASES.values() for operand in case.args}
+    listed = {(name, operand) for name, entry in entries().items() for operand in entry.overwrites}
+    assert listed & taken <= covered
 
 
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if table.kernel_named(c.kernel).splits])
@@ -138,17 +154,10 @@ def test_parts_along_every_axis_make_the_whole(name: str) -> None:
     wanted = case.expected(**case.args)
     memory = Memory()
     args = placed(case, memory, contiguous)
-    strides = wanted.stride() if "out" in case.fixed else contiguous(wanted)
-    out = memory.new(wanted.dtype, wanted.shape, strides)
-
-    def spec(arg: Any) -> Any:
-        if isinstance(arg, Tensor):
-            return Spec(str(arg.dtype).removeprefix("torch."), tuple(arg.shape), arg.stride())
-        return arg
-
+    out = memory.new(wanted.dtype, wanted.shape, dense_strides(wanted.shape, case.expected(**args).stride()))
     splits = table.kernel_named(case.kernel).splits
     assert splits is not None
-    for axis in splits({key: spec(arg) for key, arg in args.items()}, spec(out)):
+    for axis in splits({key: spec_of(arg) for key, arg in args.items()}, spec_of(out)):
         half = axis.extent // 2
         for first, count in ((0, half), (half, axis.extent - half)):
             part = dict(args)

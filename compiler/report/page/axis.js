@@ -86,6 +86,12 @@ class View {
 
   fit() { [this.x0, this.x1, this.y0, this.y1] = [0, this.axis.length, 0, this.top]; }
 
+  /** Everything across, and up only the addresses whose contents change. */
+  fitPool() {
+    const [low, high] = this.model.pool;
+    this.show(0, this.axis.length, low, high + (View.MARGIN - 1) * (high - low));
+  }
+
   get whole() {
     return this.x0 <= 0 && this.x1 >= this.axis.length && this.y0 <= 0 && this.y1 >= this.top;
   }

@@ -301,6 +301,7 @@ const KEYS = {
   "-": () => zoomBy(1 / 0.7, 1 / 0.7),
   0: () => view.fit(),
   Home: () => view.fit(),
+  1: () => view.fitPool(),
   n: () => step(1),
   p: () => step(-1),
   Enter: () => zoomTo(kept),
@@ -328,6 +329,7 @@ byId("query").addEventListener("keydown", (event) => {
 byId("zoom-in").addEventListener("click", () => zoomBy(0.7, 0.7));
 byId("zoom-out").addEventListener("click", () => zoomBy(1 / 0.7, 1 / 0.7));
 byId("zoom-fit").addEventListener("click", () => { view.fit(); refresh(); });
+byId("zoom-pool").addEventListener("click", () => { view.fitPool(); refresh(); });
 for (const radio of document.querySelectorAll('input[name="axis"]')) {
   radio.addEventListener("change", () => { view.setAxis(axes[radio.value]); refresh(); });
 }

@@ -151,15 +151,15 @@ function drawLevels(pen, panel, view, model, palette) {
 }
 
 function addressTicks(panel, view) {
-  const spacing = niceSpacing(((view.y1 - view.y0) * 44) / panel.height);
+  const spacing = Math.max(1, niceSpacing(((view.y1 - view.y0) * 44) / panel.height));
   const ticks = [];
   for (let byte = Math.ceil(view.y0 / spacing) * spacing; byte <= view.y1; byte += spacing) ticks.push(byte);
-  return ticks;
+  return { spacing, ticks };
 }
 
 function drawAddressGrid(pen, panel, view, palette) {
   pen.fillStyle = palette.faint;
-  for (const byte of addressTicks(panel, view)) {
+  for (const byte of addressTicks(panel, view).ticks) {
     pen.fillRect(panel.left, Math.round(panel.y(view, byte)), panel.width, 1);
   }
 }
@@ -169,15 +169,16 @@ function drawAddressAxis(pen, panel, view, palette) {
   pen.fillStyle = palette.soft;
   pen.textAlign = "right";
   pen.textBaseline = "middle";
-  for (const byte of addressTicks(panel, view)) {
+  const { spacing, ticks } = addressTicks(panel, view);
+  for (const byte of ticks) {
     const y = Math.min(panel.top + panel.height - 6, Math.max(panel.top + 6, panel.y(view, byte)));
-    pen.fillText(byte ? tickBytes(byte, view) : "0", panel.left - 8, y);
+    pen.fillText(byte ? tickBytes(byte, spacing) : "0", panel.left - 8, y);
   }
 }
 
 /** An address in the unit of its size, with as many digits as tell the ticks apart. */
-function tickBytes(byte, view) {
+function tickBytes(byte, spacing) {
   const [unit, size] = byte >= 1e9 ? ["GB", 1e9] : byte >= 1e6 ? ["MB", 1e6] : byte >= 1e3 ? ["kB", 1e3] : ["B", 1];
-  const digits = Math.max(0, Math.ceil(-Math.log10((view.y1 - view.y0) / 10 / size)));
-  return `${(byte / size).toFixed(Math.min(9, digits)).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "")} ${unit}`;
+  const digits = Math.max(0, Math.ceil(-Math.log10(spacing / size) - 1e-9));
+  return `${(byte / size).toFixed(Math.min(9, digits))} ${unit}`;
 }

@@ -72,6 +72,19 @@ class PlanModel {
       return [name, this.moduleOf(o), ...held].join("\n").toLowerCase();
     });
     this.use = this.#occupancy();
+    this.residentNbytes = this.stepCount ? this.use.held[0][0] : 0;
+    this.pool = this.#pool();
+  }
+
+  /** Addresses [low, high) between which contents change; the whole arena where none do. */
+  #pool() {
+    let [low, high] = [Infinity, 0];
+    for (let s = 0; s < this.spanCount; s++) {
+      if (this.first[s] === 0 && this.last[s] === this.stepCount) continue;
+      low = Math.min(low, this.offset[s]);
+      high = Math.max(high, this.end(s));
+    }
+    return low < high ? [low, high] : [0, this.arena];
   }
 
   end(span) { return this.offset[span] + this.nbytes[span]; }

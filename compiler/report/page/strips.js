@@ -7,11 +7,14 @@ function fullestStep(model, from, to) {
   return best;
 }
 
-/** Bytes in use as stacked columns, one a pixel, with the bound and the arena as lines. */
+/** Bytes in use above the resident weights, which never change, as stacked columns, one a pixel, with the
+ * bound and the arena as lines. */
 function drawUse(pen, panel, view, model, palette) {
   pen.fillStyle = palette.void;
   pen.fillRect(panel.left, panel.top, panel.width, panel.height);
-  const height = (nbytes) => (nbytes / view.top) * panel.height;
+  const floor = model.residentNbytes;
+  const ceiling = Math.max(floor + 1, floor + (model.arena - floor) * View.MARGIN);
+  const height = (nbytes) => (nbytes / (ceiling - floor)) * panel.height;
   const columns = Math.floor(panel.width);
   const steps = new Int32Array(columns);
   for (let c = 0; c < columns; c++) {
@@ -21,7 +24,7 @@ function drawUse(pen, panel, view, model, palette) {
     steps[c] = model.stepCount ? fullestStep(model, clamp(from), clamp(to - 1) + 1) : -1;
   }
   const layers = [
-    ...[0, 1].map((kind) => [model.use.held[kind], palette.kinds[kind].fill]),
+    [model.use.held[1], palette.kinds[1].fill],
     [model.use.loading, palette.hatching],
     ...[2, 4, 3].map((kind) => [model.use.held[kind], palette.kinds[kind].fill]),
   ];
@@ -41,7 +44,7 @@ function drawUse(pen, panel, view, model, palette) {
     }
   }
   for (const [nbytes, dash] of [[model.bound, [6, 4]], [model.arena, []]]) {
-    const y = Math.round(panel.top + panel.height - height(nbytes)) + 0.5;
+    const y = Math.round(panel.top + panel.height - height(nbytes - floor)) + 0.5;
     pen.strokeStyle = palette.mark;
     pen.setLineDash(dash);
     pen.beginPath();
@@ -50,7 +53,9 @@ function drawUse(pen, panel, view, model, palette) {
     pen.stroke();
   }
   pen.setLineDash([]);
-  panelTitle(pen, panel, palette, "bytes in use");
+  panelTitle(pen, panel, palette, "in use");
+  pen.fillText(formatBytes(ceiling), panel.left - 8, panel.top + 6);
+  pen.fillText(formatBytes(floor), panel.left - 8, panel.top + panel.height - 6);
 }
 
 /** Share of every pixel column that a set of intervals covers. */
@@ -168,10 +173,7 @@ function panelTitle(pen, panel, palette, text) {
   pen.fillStyle = palette.soft;
   pen.textAlign = "right";
   pen.textBaseline = "middle";
-  const lines = text.split(" ").length > 2 ? [text.slice(0, text.lastIndexOf(" ")), text.slice(text.lastIndexOf(" ") + 1)] : [text];
-  lines.forEach((line, i) => {
-    pen.fillText(line, panel.left - 8, panel.top + panel.height / 2 + (i - (lines.length - 1) / 2) * 13);
-  });
+  pen.fillText(text, panel.left - 8, panel.top + panel.height / 2);
 }
 
 function drawAcross(pen, panel, view, palette) {

@@ -1,0 +1,280 @@
+"""Measuring steps: what counts as the same step, what is seen, and what happens when a kernel fails."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from memory_oracle import footprint, limited
+
+from occ import measure as measuring
+from occ.codegen.text import contiguous_strides
+from occ.counter import counter_settings
+from occ.errors import InternalError
+from occ.ir import Arg, Buffer, BufferKind, Program, Ref, Step, StepCost, Symbol, Value
+from occ.measure import WORKSPACE_GRAIN, Measurer, case_of, measure, signatures
+from occ.target import Target, cached_kernels
+
+TARGET = Target(
+    name="here",
+    cpu="any",
+    arch="any",
+    isa=(),
+    torch="2.13.0",
+    threads=1,
+    bandwidth=1e9,
+    overhead=1e-4,
+    slowdown=1.0,
+    spin="default",
+)
+MB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCC_CACHE_DIR", str(tmp_path / "cache"))
+
+
+class Memory:
+    """Buffers and values, added one after another."""
+
+    def __init__(self) -> None:
+        self.buffers: list[Buffer] = []
+        self.values: list[Value] = []
+
+    def buffer(self, nbytes: int, kind: BufferKind = BufferKind.ACTIVATION) -> int:
+        id = len(self.buffers)
+        self.buffers.append(Buffer(id, f"b{id}", kind, nbytes))
+        return id
+
+    def value(self, buffer: int, *shape: int, offset: int = 0, dtype: str = "float32") -> int:
+        id = len(self.values)
+        self.values.append(Value(id, f"name{id}", buffer, offset, dtype, shape, contiguous_strides(shape)))
+        return id
+
+    def program(self, *steps: Step) -> Program:
+        return Program(
+            name="p",
+            buffers=tuple(self.buffers),
+            values=tuple(self.values),
+            steps=steps,
+            inputs=(),
+            outputs=(),
+            states=(),
+            grains=(),
+            input_tree={},
+            output_tree={},
+            weights_nbytes=0,
+            file_nbytes=0,
+            activation_peak=0,
+        )
+
+
+def step(kernel: str, outs: int, name: str = "s", **args: Arg) -> Step:
+    return Step(name, "net.layer", kernel, tuple(args.items()), (outs,))
+
+
+def one_step(kernel: str, *shape: int, in_place: bool = False, **args: Arg) -> Program:
+    memory = Memory()
+    nbytes = 4 * MB
+    x = memory.value(memory.buffer(nbytes), *shape)
+    out = x if in_place else memory.value(memory.buffer(nbytes), *shape)
+    return memory.program(step(kernel, out, self=Ref(x), **args))
+
+
+def fallback(text: str) -> Program:
+    return one_step("fallback", 1024, op=Symbol(text), results=None)
+
+
+# What is the same
+
+
+def test_names_do_not_matter_and_overlap_does() -> None:
+    memory = Memory()
+    a, b = memory.buffer(400), memory.buffer(400)
+    x, y, z = memory.value(a, 100), memory.value(b, 100), memory.value(b, 50)
+    program = memory.program(
+        step("relu", y, name="first", self=Ref(x)),
+        step("relu", x, name="second", self=Ref(y)),
+        step("relu", x, name="in place", self=Ref(x)),
+        step("relu", z, name="smaller", self=Ref(z)),
+        step("add", x, self=Ref(x), other=2),
+        step("add", x, self=Ref(x), other=3),
+        step("add", x, self=Ref(x), other=2.0),
+    )
+    cases = [case_of(program, s).signature for s in program.steps]
+    assert cases[0] == cases[1]
+    assert len(set(cases)) == 6
+    assert list(signatures(program)) == list(dict.fromkeys(cases))
+
+
+def test_parts_of_a_split_step_are_one_case() -> None:
+    memory = Memory()
+    weight, result = memory.buffer(64 * 4 * 16, BufferKind.WEIGHT), memory.buffer(64 * 4)
+    x = memory.value(memory.buffer(4 * 16), 16)
+    parts = [
+        step(
+            "mv",
+            memory.value(result, 16, offset=64 * part),
+            self=Ref(memory.value(weight, 16, 16, offset=1024 * part)),
+            vec=Ref(x),
+        )
+        for part in range(4)
+    ]
+    program = memory.program(*parts)
+    assert len(signatures(program)) == 1
+    case = case_of(program, parts[2])
+    assert case.weights == (0,)
+    assert case.buffers == (1024, 64, 64)
+
+
+# What is measured
+
+
+def test_costs_are_measured_once_and_kept() -> None:
+    program = one_step("exp", 64, 1024)
+    costs, target = measure(program, TARGET)
+    assert costs[0].seconds > 0
+    assert list(target.kernels.values()) == list(costs)
+    assert cached_kernels(TARGET) == target.kernels
+    with Measurer(target) as measurer:
+        assert measurer.measure(program) == costs
+        assert measurer._child is None
+
+
+def test_one_process_measures_all() -> None:
+    with Measurer(TARGET) as measurer:
+        measurer.measure(one_step("exp", 10))
+        process = measurer._child
+        measurer.measure(one_step("exp", 20))
+        assert process is not None
+        assert measurer._child is process
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_workspace_is_what_a_kernel_allocates(counted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if counted and not counter_settings():
+        pytest.skip("NOT TESTED: there is no C compiler, so allocations cannot be counted")
+    if not counted:
+        monkeypatch.setattr(measuring, "counter_settings", dict)
+    memory = Memory()
+    x, out = (memory.value(memory.buffer(4 * MB), MB) for _ in range(2))
+    program = memory.program(
+        step("exp", out, self=Ref(x)),
+        step("fallback", out, op=Symbol("aten.exp.default"), self=Ref(x), results=None),
+        step("fallback", out, op=Symbol("(lambda x: (x + 1) * x)"), self=Ref(x), results=None),
+    )
+    small, one, two = (cost.workspace for cost in measure(program, TARGET)[0])
+    noise = WORKSPACE_GRAIN if counted else 8 * WORKSPACE_GRAIN
+    assert small <= noise
+    assert 4 * MB <= one <= 4 * MB + noise
+    assert 8 * MB <= two <= 8 * MB + noise
+    assert one % WORKSPACE_GRAIN == 0
+
+
+def test_integers_index_the_first_row_and_divide() -> None:
+    memory = Memory()
+    table = memory.value(memory.buffer(40, BufferKind.WEIGHT), 1, 10)
+    indices = memory.value(memory.buffer(16), 2, dtype="int64")
+    rows = memory.value(memory.buffer(80), 2, 10)
+    program = memory.program(
+        step("embedding", rows, weight=Ref(table), indices=Ref(indices)),
+        step("remainder", indices, self=Ref(indices), other=Ref(indices)),
+    )
+    assert all(cost.seconds > 0 for cost in measure(program, TARGET)[0])
+
+
+def test_large_weights_are_read_cold() -> None:
+    """64 copies of a weight, used in turn; the sum of all shows that each is filled."""
+    memory = Memory()
+    weight = memory.value(memory.buffer(2 * MB, BufferKind.WEIGHT), 512, 1024)
+    x, out = memory.value(memory.buffer(4096), 1024), memory.value(memory.buffer(2048), 512)
+    program = memory.program(step("mv", out, self=Ref(weight), vec=Ref(x)))
+    assert measure(program, TARGET)[0][0].seconds > 0
+
+
+def test_a_gather_is_modelled() -> None:
+    memory = Memory()
+    table = memory.value(memory.buffer(4000, BufferKind.WEIGHT), 100, 10)
+    indices = memory.value(memory.buffer(40), 5, dtype="int64")
+    rows = memory.value(memory.buffer(200), 5, 10)
+    gather = Step(
+        "g", "", "gather", (("weight", Ref(table)), ("indices", Ref(indices))), (rows,), stored=(table,)
+    )
+    [cost], target = measure(memory.program(gather), TARGET)
+    # 5 requests of 0.1 ms by 2 threads, and 200 bytes at 1 GB/s
+    assert cost == StepCost(0.0003, WORKSPACE_GRAIN)
+    assert not target.kernels
+
+
+# What goes wrong
+
+
+def test_a_kernel_that_fails_is_named() -> None:
+    with pytest.raises(InternalError) as caught:
+        measure(one_step("sum", 10, dim=(7,)), TARGET)
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in ("step s", "kernel sum", "net.layer", "torch.sum(v0", "Dimension out of range"):
+        assert word in text, text
+
+
+def test_costs_measured_before_a_failure_are_kept() -> None:
+    good, bad = one_step("exp", 10), one_step("sum", 10, dim=(7,))
+    memory = Memory()
+    memory.buffers, memory.values = list(good.buffers), list(good.values)
+    with pytest.raises(InternalError):
+        measure(memory.program(*good.steps, *bad.steps), TARGET)
+    assert len(cached_kernels(TARGET)) == 1
+
+
+KILLED = "(lambda x: __import__('os').kill(__import__('os').getpid(), 9))"
+CRASHED = "(lambda x: __import__('ctypes').string_at(0))"
+EXITED = "(lambda x: __import__('os')._exit(3))"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [(KILLED, "was killed"), (CRASHED, "died of SIGSEGV"), (EXITED, "ended with code 3")]
+)
+def test_a_kernel_that_ends_the_process_is_an_error(text: str, words: str) -> None:
+    with Measurer(TARGET) as measurer:
+        with pytest.raises(InternalError, match=f"step s .*the process that measures it {words}"):
+            measurer.measure(fallback(text))
+        assert measurer.measure(one_step("exp", 10))[0].seconds > 0
+
+
+def test_a_kernel_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "CALL_SECONDS", 0.5)
+    with pytest.raises(InternalError, match="gave no answer within"):
+        measure(fallback("(lambda x: __import__('time').sleep(60))"), TARGET)
+
+
+def test_a_kernel_that_prints_does_not_disturb() -> None:
+    assert measure(fallback("(lambda x: (print('{}'), x)[1])"), TARGET)[0][0].seconds > 0
+
+
+# The tests' own oracle
+
+
+def test_the_oracle_counts(tmp_path: Path) -> None:
+    assert footprint("", "x = bytearray(3 << 20)", tmp_path).large == 1
+    found = footprint("import torch; x = torch.ones(1 << 20)", "y = (x + 1).sum()", tmp_path)
+    assert 4 * MB <= found.peak <= 4 * MB + 65536
+    mapped = footprint("import mmap", "mmap.mmap(-1, 1 << 20).close(); mmap.mmap(-1, 1 << 20)", tmp_path)
+    assert MB <= mapped.peak <= MB + 65536
+    none = footprint("import torch; x = torch.ones(1 << 20)", "x.exp_()", tmp_path)
+    assert none.large == 0
+    assert none.peak < 65536
+
+
+def test_the_limit_is_real() -> None:
+    def attempt(group: Any, nbytes: int) -> int:
+        code = f"x = bytearray({nbytes}); print(len(x))"
+        result: int = group.run([sys.executable, "-c", code]).returncode
+        return result
+
+    with limited(64 * MB) as group:
+        assert attempt(group, 8 * MB) == 0
+        assert attempt(group, 256 * MB) == -9
