@@ -31,9 +31,16 @@ test: lint
 demo: install
 	$(BIN)/python examples/demo.py
 
-zoo: install
-	$(BIN)/pip install --quiet --no-deps -r benchmarks/zoo-requirements.txt
-	$(BIN)/python benchmarks/zoo.py
+# torchvision from the package index is a CUDA build, which breaks other packages' imports beside a CPU torch:
+# it stays out of the environment.
+ZOO_PACKAGES := build/zoo-packages
+
+$(ZOO_PACKAGES)/.installed: benchmarks/zoo-requirements.txt | install
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(ZOO_PACKAGES) -r $<
+	touch $@
+
+zoo: $(ZOO_PACKAGES)/.installed
+	PYTHONPATH=$(ZOO_PACKAGES) $(BIN)/python benchmarks/zoo.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -65,7 +65,7 @@ def bench(artifact: Artifact, model: str | None, runs: int) -> Bench:
     flat = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     inputs = flat or [_example(spec) for spec in artifact.manifest["inputs"]]
 
-    _warm_up()
+    warm_up()
     with _peak_growth() as growth:
         program = Program(artifact.path, artifact.manifest, artifact.text, artifact.page_crcs)
         outputs = program.run(inputs)
@@ -105,7 +105,7 @@ def bench(artifact: Artifact, model: str | None, runs: int) -> Bench:
     )
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Call each family of kernels once on tiny tensors: the code and tables that torch, oneDNN and MKL then
     load belong to no program."""
     with torch.inference_mode():

@@ -124,13 +124,13 @@ class Operands:
 
     def _weight_copies(self) -> list[dict[int, Tensor]]:
         """The memory of the weights: so many copies of the largest that its last use is out of the caches."""
-        copies = [{buffer: self._allocated(buffer) for buffer in sorted(self._weights)}]
         largest = max(self._weights, key=self._nbytes, default=None)
         if largest is None or self._nbytes(largest) <= COLD_NBYTES:
-            return copies
+            return [{buffer: self._allocated(buffer) for buffer in self._weights}]
+        others = {buffer: self._allocated(buffer) for buffer in self._weights - {largest}}
         count = 1 + CACHES_NBYTES // self._nbytes(largest)
         return [
-            {**copies[0], largest: memory}
+            {**others, largest: memory}
             for memory in self._pool.copies(self._nbytes(largest), self._dtype(largest), count)
         ]
 

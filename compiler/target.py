@@ -26,7 +26,7 @@ FORMAT = 1
 """Version of the profile's JSON; docs/target-profile.md describes it."""
 
 SPIN_POLICIES = ("passive", "1000", "default")
-"""What `local_target` chooses from: sleep at once, spin about 10 us, spin as OpenMP does by itself."""
+"""What `local_target` chooses from: sleep at once, spin 1000 rounds, spin as OpenMP does by itself."""
 
 SPIN_GAIN = 0.9
 """A policy later in the list is taken only where it needs less than this share of the time."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from occ.codegen.kernels.table import Kernel, out_call, template, updated_call
+from occ.codegen.kernels.table import Call, Kernel, out_call, template, updated_call
 
 # torch function: ATen overloads it computes. Either tensor operand may be overwritten.
 _BINARY = {
@@ -81,45 +81,29 @@ _ACTIVATIONS = (
     "log_sigmoid",
 )
 
+
+def _pointwise(name: str, call: Call, ops: tuple[str, ...] = (), *overwrites: str) -> Kernel:
+    return Kernel(name, call, ops, overwrites or ("self",), pointwise=True)
+
+
 KERNELS: tuple[Kernel, ...] = (
     *(
-        Kernel(name, out_call(f"torch.{name}"), ops, overwrites=("self", "other", "exponent"))
+        _pointwise(name, out_call(f"torch.{name}"), ops, "self", "other", "exponent")
         for name, ops in _BINARY.items()
     ),
-    *(Kernel(name, out_call(f"torch.{name}"), (f"{name}.default",), overwrites=("self",)) for name in _UNARY),
-    *(
-        Kernel(name, out_call(f"aten.{name}.out"), (f"{name}.default",), overwrites=("self",))
-        for name in _ACTIVATIONS
-    ),
-    Kernel(
-        "relu", template("torch.clamp_min({self}, 0, out={out})"), ("relu.default",), overwrites=("self",)
-    ),
-    Kernel(
-        "relu6", template("torch.clamp({self}, 0, 6, out={out})"), ("relu6.default",), overwrites=("self",)
-    ),
-    Kernel("clamp", out_call("torch.clamp"), ("clamp.default", "clamp.Tensor"), overwrites=("self",)),
-    Kernel(
-        "clamp_min",
-        out_call("torch.clamp_min"),
-        ("clamp_min.default", "clamp_min.Tensor"),
-        overwrites=("self",),
-    ),
-    Kernel(
-        "clamp_max",
-        out_call("torch.clamp_max"),
-        ("clamp_max.default", "clamp_max.Tensor"),
-        overwrites=("self",),
-    ),
-    Kernel("where", out_call("torch.where"), ("where.self",), overwrites=("self", "other")),
-    Kernel(
-        "addcmul", out_call("torch.addcmul"), ("addcmul.default",), overwrites=("self", "tensor1", "tensor2")
-    ),
-    Kernel(
-        "addcdiv", out_call("torch.addcdiv"), ("addcdiv.default",), overwrites=("self", "tensor1", "tensor2")
-    ),
-    Kernel("lerp", out_call("torch.lerp"), ("lerp.Tensor", "lerp.Scalar"), overwrites=("self", "end")),
+    *(_pointwise(name, out_call(f"torch.{name}"), (f"{name}.default",)) for name in _UNARY),
+    *(_pointwise(name, out_call(f"aten.{name}.out"), (f"{name}.default",)) for name in _ACTIVATIONS),
+    _pointwise("relu", template("torch.clamp_min({self}, 0, out={out})"), ("relu.default",)),
+    _pointwise("relu6", template("torch.clamp({self}, 0, 6, out={out})"), ("relu6.default",)),
+    _pointwise("clamp", out_call("torch.clamp"), ("clamp.default", "clamp.Tensor")),
+    _pointwise("clamp_min", out_call("torch.clamp_min"), ("clamp_min.default", "clamp_min.Tensor")),
+    _pointwise("clamp_max", out_call("torch.clamp_max"), ("clamp_max.default", "clamp_max.Tensor")),
+    _pointwise("where", out_call("torch.where"), ("where.self",), "self", "other"),
+    _pointwise("addcmul", out_call("torch.addcmul"), ("addcmul.default",), "self", "tensor1", "tensor2"),
+    _pointwise("addcdiv", out_call("torch.addcdiv"), ("addcdiv.default",), "self", "tensor1", "tensor2"),
+    _pointwise("lerp", out_call("torch.lerp"), ("lerp.Tensor", "lerp.Scalar"), "self", "end"),
     # Scale and shift by constants: a batch norm that no convolution took up.
-    Kernel("affine", template("torch.addcmul({shift}, {x}, {scale}, out={out})"), overwrites=("x",)),
+    _pointwise("affine", template("torch.addcmul({shift}, {x}, {scale}, out={out})"), (), "x"),
     Kernel("copy", template("{out}.copy_({source})")),
     Kernel("fill", template("{out}.fill_({value})")),
     Kernel(

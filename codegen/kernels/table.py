@@ -46,6 +46,9 @@ class Kernel:
     splits: Callable[[Mapping[str, Operand], Spec], tuple[SplitAxis, ...]] | None = None
     dense: tuple[str, ...] = field(default=())
     """Operands the kernel needs contiguous; its result is then contiguous too."""
+    pointwise: bool = False
+    """Whether an element of the result depends on the same element of each operand alone, so that several
+    operands may be the bytes that the result overwrites."""
 
 
 def template(text: str) -> Call:

@@ -141,9 +141,10 @@ def _may_overwrite(
         and tuple(operand.meta.shape) == tuple(out.meta.shape)
         and same_layout(operand.meta, out.meta.stride())
     )
-    return same_bytes and all(
-        _same_view(other, operand) for other in step.operands() if draft.root(other.buffer)[0] == root
-    )
+    readers = [other for other in step.operands() if draft.root(other.buffer)[0] == root]
+    # Only a pointwise kernel may read, as another operand too, what it overwrites.
+    alone = len(readers) == 1 or kernel_named(step.kernel).pointwise
+    return same_bytes and alone and all(_same_view(other, operand) for other in readers)
 
 
 def _same_view(one: Traced, other: Traced) -> bool:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from occ.ir import Plan, Program
 from occ.passes.liveness import Liveness, liveness
-from occ.passes.sizing import explain_peak, smallest_pool
+from occ.passes.sizing import SmallestPool, explain_peak, smallest_pool
 from occ.passes.splitting import origins
-from occ.report.spans import ArenaPicture, Occupancy, SpanKind
+from occ.report.spans import ArenaPicture, Occupancy, Span, SpanKind
 from occ.units import format_bytes
 
 NAMED = 4
@@ -44,8 +44,8 @@ def peak_story(plan: Plan, source: Program, picture: ArenaPicture) -> PeakStory 
     return PeakStory(
         step,
         floor.step,
-        tuple(_why(plan, picture, occupancy, live, step)),
-        tuple(_levers(plan, source, occupancy, live, step)),
+        tuple(_why(plan, picture, occupancy, live, floor, step)),
+        tuple(_levers(plan, source, occupancy, floor, step)),
     )
 
 
@@ -55,47 +55,43 @@ def step_label(program: Program, index: int) -> str:
     return f"step {index}, {step.name}" + (f" in {step.module}" if step.module else "")
 
 
-def _why(plan: Plan, picture: ArenaPicture, occupancy: Occupancy, live: Liveness, step: int) -> Iterator[str]:
-    program = plan.program
-    parts = sorted(
-        ((occupancy.held[kind][step], noun) for kind, noun in _NOUNS.items()),
-        reverse=True,
-    )
-    parts.append((occupancy.loading[step], "weights on their way, not usable yet"))
+def _why(
+    plan: Plan, picture: ArenaPicture, occupancy: Occupancy, live: Liveness, floor: SmallestPool, step: int
+) -> Iterator[str]:
+    program, placement = plan.program, plan.placement
+    parts = sorted(((occupancy.held[kind][step], noun) for kind, noun in _NOUNS.items()), reverse=True)
+    parts.append((occupancy.loading[step], "weights on their way"))
     held = ", ".join(f"{format_bytes(nbytes)} of {noun}" for nbytes, noun in parts if nbytes)
     full = sum(total >= FULL * occupancy.total[step] for total in occupancy.total)
     yield (
-        f"Most bytes are in use at {step_label(program, step)}: {format_bytes(occupancy.total[step])}, which"
-        f" is {held or 'nothing'}."
+        f"Most bytes are in use at {step_label(program, step)}: {format_bytes(occupancy.total[step])}"
+        f" = {held or 'nothing'}."
         + (f" {full} of {picture.steps} steps come within 2 % of it." if full > 1 else "")
     )
     if plan.sizing.loads:
-        room = _room(plan)
-        filled = "" if room is None else f" The budget leaves the arena {format_bytes(room)}."
         yield (
-            "It is full on purpose: spare bytes hold weights that later steps need, so that their loads hide"
-            f" behind computing.{filled}"
+            "It is full on purpose: bytes to spare hold weights that later steps need, so that their loads"
+            " hide behind computing."
         )
-    floor = smallest_pool(program, live)
     tensors = explain_peak(program, live, floor.step)
     named = ", ".join(f"{tensor.name} ({format_bytes(tensor.nbytes)})" for tensor in tensors[:NAMED])
     rest = f" and {len(tensors) - NAMED} more" if len(tensors) > NAMED else ""
     yield (
-        f"What no arena for these steps can go below is {format_bytes(floor.nbytes)}, at"
-        f" {step_label(program, floor.step)}: {named}{rest}."
+        f"The step that needs most by itself is {step_label(program, floor.step)}:"
+        f" {format_bytes(floor.nbytes)}, which is {named}{rest}. No arena for these steps is smaller."
     )
-    if idle := _idle(plan, picture, floor.step):
-        name, nbytes, first, last = idle
+    idle = _idle(program, picture, floor.step)
+    if idle is not None:
+        owner = picture.owners[idle.owner]
         yield (
-            f"Of what is live there, {name} ({format_bytes(nbytes)}) is held without being touched: steps"
-            f" {first} to {last - 1} keep it, as a skip connection or a later reader needs it."
+            f"Of that, {owner.name} ({format_bytes(idle.nbytes)}) is not touched by the step: it is kept from"
+            f" step {idle.first} to {idle.last - 1} for a later reader, such as a skip connection."
         )
-    fragmented = plan.placement.height - plan.placement.bound
-    if fragmented > 0:
+    if placement.height > placement.bound:
+        gap = placement.height - placement.bound
         yield (
-            f"Placement adds {format_bytes(fragmented)}"
-            f" ({100 * fragmented / max(plan.placement.bound, 1):.2f} %) between the bytes in use"
-            " and the end of the arena: gaps that no buffer fits."
+            f"Fragmentation adds {format_bytes(gap)} ({100 * gap / max(placement.bound, 1):.2f} %): gaps"
+            " that no buffer fits."
         )
 
 
@@ -108,69 +104,55 @@ _NOUNS = {
 }
 
 
-def _levers(plan: Plan, source: Program, occupancy: Occupancy, live: Liveness, step: int) -> Iterator[str]:
-    program = plan.program
-    floor = smallest_pool(program, live)
-    if not plan.sizing.loads and occupancy.held[SpanKind.RESIDENT][step]:
+def _levers(
+    plan: Plan, source: Program, occupancy: Occupancy, floor: SmallestPool, step: int
+) -> Iterator[str]:
+    resident = occupancy.held[SpanKind.RESIDENT][step]
+    if plan.sizing.loads:
         yield (
-            f"A budget: with --budget, weights are loaded while computing goes on, and"
-            f" {format_bytes(occupancy.held[SpanKind.RESIDENT][step])} of them need not stay. With these"
-            f" steps the arena can shrink towards {format_bytes(floor.nbytes)}."
+            f"A smaller budget: these steps fit an arena of about {format_bytes(floor.nbytes)}, with fewer"
+            " residents, loads that are issued later, and steps that wait for them."
         )
-    elif plan.sizing.loads:
+    elif resident:
         yield (
-            f"A smaller budget: down to about {format_bytes(floor.nbytes)} of arena, loads are issued later"
-            " and steps wait for them, but the program stays the same."
+            f"A budget: with --budget, weights are loaded while computing goes on, so that not all"
+            f" {format_bytes(resident)} of them stay. These steps fit an arena of about"
+            f" {format_bytes(floor.nbytes)}."
         )
-    origin = source.steps[origins(source, program.steps, plan.choices)[floor.step]]
-    parts = {index: (axis, count) for index, axis, count in plan.choices.splits}
-    index = origins(source, program.steps, plan.choices)[floor.step]
-    if floor.weights_nbytes * 2 >= floor.nbytes:
-        if index in parts:
-            axis, count = parts[index]
-            now = f"It is cut into {count} parts along {axis}"
-        else:
-            now = "It is not cut now"
+    index = origins(source, plan.program.steps, plan.choices)[floor.step]
+    origin = source.steps[index]
+    if 2 * floor.weights_nbytes >= floor.nbytes:
+        cuts = {split: (axis, parts) for split, axis, parts in plan.choices.splits}
+        now = "It is whole now"
+        if index in cuts:
+            now = f"It is cut into {cuts[index][1]} parts along {cuts[index][0]}"
         yield (
-            f"Finer parts of {origin.name}: its weights are {format_bytes(floor.weights_nbytes)} of that"
-            f" step's need. {now}"
+            f"Finer parts of {origin.name}: its weights are {format_bytes(floor.weights_nbytes)} of the"
+            f" {format_bytes(floor.nbytes)} that step {floor.step} needs. {now}"
             + ("; a smaller budget cuts it finer." if origin.splits else ", and its kernel offers no cut.")
         )
     else:
-        activations = floor.nbytes - floor.weights_nbytes
         yield (
-            f"A smaller input: {format_bytes(activations)} of that step's need are activations and scratch,"
-            " which shrink with the batch, the sequence or the image, and not with the budget."
+            f"A smaller input: {format_bytes(floor.nbytes - floor.weights_nbytes)} of the"
+            f" {format_bytes(floor.nbytes)} that step {floor.step} needs are activations, state and scratch,"
+            " which shrink with the batch, the sequence or the image."
         )
     if not plan.placement.optimal and plan.placement.height > plan.placement.bound:
         yield (
-            f"A better placement: the bound is {format_bytes(plan.placement.bound)} and this one is not"
-            " proven least."
+            f"A better placement: the bound is {format_bytes(plan.placement.bound)}, and nothing proves that"
+            " these live ranges need more."
         )
 
 
-def _room(plan: Plan) -> int | None:
-    """Bytes that the budget leaves the arena."""
-    budget = plan.budget
-    if budget.limit is None:
-        return None
-    return budget.limit - (budget.total - budget.arena)
-
-
-def _idle(plan: Plan, picture: ArenaPicture, step: int) -> tuple[str, int, int, int] | None:
-    """(name, bytes, first step, step after the last) of the largest activation that is live at `step` and
-    that the step does not touch."""
-    program = plan.program
+def _idle(program: Program, picture: ArenaPicture, step: int) -> Span | None:
+    """The largest activation that is live at `step` and that the step does not touch."""
     called = program.steps[step]
     touched = {program.buffers[program.values[value].buffer].name for value in called.reads + called.writes}
-    idle = [
-        (span.nbytes, picture.owners[span.owner].name, span.first, span.last)
+    idle = (
+        span
         for span in picture.spans
         if span.first <= step < span.last
         and picture.owners[span.owner].kind is SpanKind.ACTIVATION
         and picture.owners[span.owner].name not in touched
-    ]
-    if not idle:
-        return None
-    nbytes, name, first, last = max(idle)
-    return name, nbytes, first, last
+    )
+    return max(idle, key=lambda span: (span.nbytes, -span.first), default=None)

@@ -106,8 +106,8 @@ def _always_live(items: Sequence[PlacementItem], indices: Sequence[int]) -> tupl
 
 
 def _solve(problem: Problem, bound: int, limit: int | None, effort: int) -> Solution:
-    goal = round_up(bound, problem.unit) if limit is None else max(bound, limit)
-    best = _dives(problem, bound, goal)
+    best = _dives(problem, bound, bound if limit is None else max(bound, limit))
+    goal = round_up(bound, problem.granule) if limit is None else max(bound, limit)
     if best.height > goal and effort > 0:
         count = len(problem.sizes)
         moves = min(CLIMB_PLACEMENTS // count, CLIMB_MOVES_PER_ITEM * count) * effort
@@ -118,7 +118,7 @@ def _solve(problem: Problem, bound: int, limit: int | None, effort: int) -> Solu
     if effort > 0 and len(problem.sizes) <= CPSAT_MOST_ITEMS:
         work = CPSAT_WORK * effort * min(1.0, CPSAT_USUAL_ITEMS / len(problem.sizes))
         if limit is None:
-            best = _lowest(problem, best, goal, work)
+            best = _lowest(problem, best, work)
         elif bound <= limit < best.height:
             best, _ = _ask(problem, best, limit, work)
     return best
@@ -139,23 +139,24 @@ def _dives(problem: Problem, bound: int, goal: int) -> Solution:
     return best
 
 
-def _lowest(problem: Problem, best: Solution, goal: int, work: float) -> Solution:
-    """Ask CP-SAT for `goal`, then for heights, in whole units, between what is open and what is reached.
+def _lowest(problem: Problem, best: Solution, work: float) -> Solution:
+    """Ask CP-SAT for the bound, then for heights between what is open and what is reached, all of them
+    multiples of the coarsest alignment (a page where there are tiles), at last for the bytes within one.
 
-    The first question may take three quarters of the work, each further one half of what is left. Whether the
-    last bytes can be saved, those by which the highest item's padding may differ, gets a small share.
+    The first question may take three quarters of the work, each further one half of what is left; those for
+    the last bytes, which an arena of whole pages hardly ever saves, a small share until one stays open.
     """
-    unit = problem.unit
+    granule = problem.granule
     small, share = work / 20, work * 3 / 4
-    low = target = goal // unit
-    while low * unit < best.height and share >= small:
-        best, spent = _ask(problem, best, target * unit, share)
+    low = target = -(-best.floor // granule)
+    while low * granule < best.height and share >= small:
+        best, spent = _ask(problem, best, target * granule, share)
         work -= spent
         share = work / 2
-        if target * unit < best.height:
+        if target * granule < best.height:
             low = target + 1
-        target = (low + -(-best.height // unit)) // 2
-    while best.floor < best.height < best.floor + unit:
+        target = (low + -(-best.height // granule)) // 2
+    while best.floor < best.height < best.floor + granule:
         before = best
         best, _ = _ask(problem, best, best.floor, small)
         if best == before:

@@ -39,6 +39,11 @@ class Problem:
         """The smallest number of bytes, at least `height`, that some placement could end at."""
         return min((round_up(height + pad, self.unit) - pad for pad in set(self.pads)), default=height)
 
+    @property
+    def granule(self) -> int:
+        """Bytes that hold a whole number of units and of every alignment."""
+        return math.lcm(*self.alignments) * self.unit
+
     def duration(self, item: int) -> int:
         """Columns in which the item is live."""
         return sum(last - first for first, last in self.spans[item])

@@ -233,7 +233,9 @@ def ternary(number: Numbers) -> Iterator[Case]:
         yield as_is("masked_fill", "masked_fill.Scalar", self=x, mask=mask, value=7)
     yield as_is("clamp", "clamp.default", label="max", self=number(5, 7), min=None, max=1.5)
     one = number(dtype=torch.float32)
-    yield as_is("where", "where.self", label="0-d", condition=number(5, 7, dtype=torch.bool), self=one, other=x)
+    yield as_is(
+        "where", "where.self", label="0-d", condition=number(5, 7, dtype=torch.bool), self=one, other=x
+    )
     yield as_is(
         "masked_fill", "masked_fill.Tensor", self=number(5, 7), mask=number(7, dtype=torch.bool), value=one
     )
@@ -276,7 +278,9 @@ def shaping(number: Numbers) -> Iterator[Case]:
         yield as_is("scatter", "scatter.value", self=x, dim=1, index=number.below(7, 5, 4, 3), value=1)
         mask = number(5, 7, 3, dtype=torch.bool)
         yield as_is("masked_scatter", "masked_scatter.default", self=x, mask=mask, source=x.clone())
-        yield as_is("index_put", "index_put.default", self=x, indices=(rows,), values=number(7, 3, dtype=dtype))
+        yield as_is(
+            "index_put", "index_put.default", self=x, indices=(rows,), values=number(7, 3, dtype=dtype)
+        )
         yield as_is(
             "index_put",
             "index_put.default",
@@ -287,7 +291,9 @@ def shaping(number: Numbers) -> Iterator[Case]:
         )
         pair = (number(5, 2, 3, dtype=dtype), number(5, 4, 3, dtype=dtype))
         yield Case("cat", {"tensors": pair, "dim": 1}, torch.cat)
-        yield Case("cat", {"tensors": (*pair, number(5, 0, 3, dtype=dtype)), "dim": 1}, torch.cat, label="none")
+        yield Case(
+            "cat", {"tensors": (*pair, number(5, 0, 3, dtype=dtype)), "dim": 1}, torch.cat, label="none"
+        )
         yield Case("concatenate", {"tensors": pair, "dim": 1}, torch.cat)
         yield as_is("stack", "stack.default", tensors=(x, x.roll(1, 0)), dim=2)
         yield as_is("flip", "flip.default", self=x, dims=(1,))
@@ -298,7 +304,9 @@ def shaping(number: Numbers) -> Iterator[Case]:
         yield Case("roll", rolled, eager("roll.default"), label="several")
         sliced = {"self": x, "src": number(5, 2, 3, dtype=dtype), "dim": 1, "start": 1, "end": 6, "step": 3}
         yield as_is("slice_scatter", "slice_scatter.default", **sliced)
-        yield as_is("select_scatter", "select_scatter.default", self=x, src=number(5, 3, dtype=dtype), dim=1, index=-2)
+        yield as_is(
+            "select_scatter", "select_scatter.default", self=x, src=number(5, 3, dtype=dtype), dim=1, index=-2
+        )
         padded = {"self": x, "pad": (1, 0, 2, 3), "value": 1}
         yield Case("constant_pad", padded, eager("constant_pad_nd.default"))
         table = number(9, 5, dtype=dtype)
@@ -310,10 +318,20 @@ def shaping(number: Numbers) -> Iterator[Case]:
     for dtype in (torch.float32, torch.int64):
         x = number(5, 7, dtype=dtype)
         index = number.below(5, 3, 7)
-        yield as_is("index_add", "index_add.default", self=x, dim=0, index=rows, source=number(3, 7, dtype=dtype))
-        yield as_is("scatter_add", "scatter_add.default", self=x, dim=0, index=index, src=number(3, 7, dtype=dtype))
+        yield as_is(
+            "index_add", "index_add.default", self=x, dim=0, index=rows, source=number(3, 7, dtype=dtype)
+        )
+        yield as_is(
+            "scatter_add", "scatter_add.default", self=x, dim=0, index=index, src=number(3, 7, dtype=dtype)
+        )
         for reduce in ("sum", "prod", "amax", "mean"):
-            reduced = {"self": x, "dim": 0, "index": index, "src": number(3, 7, dtype=dtype), "reduce": reduce}
+            reduced = {
+                "self": x,
+                "dim": 0,
+                "index": index,
+                "src": number(3, 7, dtype=dtype),
+                "reduce": reduce,
+            }
             yield as_is("scatter_reduce", "scatter_reduce.two", label=reduce, **reduced, include_self=False)
     added = {"self": number(5, 7), "dim": 0, "index": rows, "source": number(3, 7), "alpha": 2}
     yield as_is("index_add", "index_add.default", label="alpha", **added)
@@ -346,10 +364,14 @@ def reductions(number: Numbers) -> Iterator[Case]:
         dim: Any = (0,) if name == "sum" else 0
         yield as_is(name, op, self=number(5, 7, dtype=torch.bool), dim=dim)
     wide = Symbol("torch.float32")
-    yield as_is("sum", "sum.dim_IntList", label="to", self=number(5, 7, dtype=torch.bfloat16), dim=(0,), dtype=wide)
+    yield as_is(
+        "sum", "sum.dim_IntList", label="to", self=number(5, 7, dtype=torch.bfloat16), dim=(0,), dtype=wide
+    )
     yield as_is("mean", "mean.dim", label="to", self=number(5, 7, dtype=torch.int64), dim=(0,), dtype=wide)
     yield as_is("prod", "prod.dim_int", label="to", self=number(5, 7, dtype=torch.int64), dim=0, dtype=wide)
-    yield as_is("cumsum", "cumsum.default", label="to", self=number(5, 7, dtype=torch.int64), dim=0, dtype=wide)
+    yield as_is(
+        "cumsum", "cumsum.default", label="to", self=number(5, 7, dtype=torch.int64), dim=0, dtype=wide
+    )
     for dtype in FLOATS:
         x = number(5, 7, 3, dtype=dtype)
         yield as_is("mean", "mean.dim", self=x, dim=(0, -1), keepdim=True)
@@ -365,7 +387,9 @@ def reductions(number: Numbers) -> Iterator[Case]:
 
 
 def normalisation(number: Numbers, dtype: torch.dtype) -> Iterator[Case]:
-    def layer_norm(input: Tensor, normalized_shape: Any, weight: Any, bias: Any, eps: float, rows: int) -> Tensor:
+    def layer_norm(
+        input: Tensor, normalized_shape: Any, weight: Any, bias: Any, eps: float, rows: int
+    ) -> Tensor:
         return F.layer_norm(input, normalized_shape, weight, bias, eps)
 
     def group_norm(input: Tensor, num_groups: int, weight: Any, bias: Any, eps: float) -> Tensor:
@@ -374,7 +398,14 @@ def normalisation(number: Numbers, dtype: torch.dtype) -> Iterator[Case]:
     x = number(5, 3, 7, dtype=dtype)
     for rows in (1, 4, 100):
         weight, bias = number(7, dtype=dtype), number(7, dtype=dtype)
-        normed = {"input": x, "normalized_shape": (7,), "weight": weight, "bias": bias, "eps": 1e-3, "rows": rows}
+        normed = {
+            "input": x,
+            "normalized_shape": (7,),
+            "weight": weight,
+            "bias": bias,
+            "eps": 1e-3,
+            "rows": rows,
+        }
         yield Case("layer_norm", normed, layer_norm, label=f"rows{rows}")
     plain = {"input": x, "normalized_shape": (3, 7), "weight": None, "bias": None, "eps": 1e-5, "rows": 2}
     yield Case("layer_norm", plain, layer_norm, label="plain")
@@ -394,7 +425,13 @@ def pooling(number: Numbers, dtype: torch.dtype) -> Iterator[Case]:
         return F.max_pool2d(self, kernel_size, stride or None, padding, dilation, ceil_mode)
 
     picture = number(2, 5, 9, 8, dtype=dtype)
-    window = {"kernel_size": (3, 2), "stride": (2, 2), "padding": (1, 1), "dilation": (1, 1), "ceil_mode": True}
+    window = {
+        "kernel_size": (3, 2),
+        "stride": (2, 2),
+        "padding": (1, 1),
+        "dilation": (1, 1),
+        "ceil_mode": True,
+    }
     yield Case("max_pool", {"self": picture, **window}, max_pool)
     window = {"kernel_size": (2,), "stride": (), "padding": (0,), "dilation": (2,), "ceil_mode": False}
     yield Case("max_pool", {"self": picture, **window}, max_pool, label="dilated")
@@ -530,7 +567,9 @@ def convolutions(number: Numbers) -> Iterator[Case]:
         yield case("grouped", dtype, shape, (4, 3, 1, 1), groups=2, bias=False)
         yield case("volume", dtype, (1, 4, 5, 6, 7), (3, 4, 3, 3, 3), padding=1, relu=True, residual=True)
 
-    def product(input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, residual: Tensor | None) -> Tensor:
+    def product(
+        input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, residual: Tensor | None
+    ) -> Tensor:
         return convolved(input, weight, bias, 1, 0, 1, 1, relu, residual)
 
     for dtype in (torch.float32, torch.bfloat16):
@@ -560,7 +599,9 @@ def attentions(number: Numbers, dtype: torch.dtype) -> Iterator[Case]:
             query, key, value, mask, is_causal=causal, scale=scale, enable_gqa=grouped
         )
 
-    def case(label: str, heads: int, keys: int, at_once: int, mask: Tensor | None = None, **more: Any) -> Case:
+    def case(
+        label: str, heads: int, keys: int, at_once: int, mask: Tensor | None = None, **more: Any
+    ) -> Case:
         args = {
             "query": number(2, heads, 5, 8, dtype=dtype),
             "key": number(2, keys, 6, 8, dtype=dtype),

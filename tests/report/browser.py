@@ -127,11 +127,13 @@ class Browser:
     def open(self, path: Path, width: int = 1400, height: int = 1000, scheme: str = "light") -> None:
         """Load a file, wait for it and for its first frame."""
         self.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
         )
-        self.send(
-            "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
-        )
+        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self._loaded = False
         self.send("Page.navigate", url=path.absolute().as_uri())
         while not self._loaded:
@@ -144,9 +146,7 @@ class Browser:
 
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression, awaited."""
-        answer = self.send(
-            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
-        )
+        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"].get("exception", {}).get("description"))
         return answer["result"].get("value")
@@ -165,11 +165,13 @@ class Browser:
         return left, top, width, height
 
     def mouse(self, kind: str, x: float, y: float, **params: Any) -> None:
-        """Send a mouse event (`mouseMoved`, `mousePressed`, `mouseReleased`, `mouseWheel`) and let it draw."""
+        """Send a mouse event (`mouseMoved`, `mousePressed`, `mouseWheel`, ...) and let it draw."""
         self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **params)
         self.settle()
 
     def click(self, selector: str) -> None:
+        """Click the middle of an element, scrolled into view."""
+        self.run(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'nearest'}})")
         left, top, width, height = self.box(selector)
         at = (left + width / 2, top + height / 2)
         self.mouse("mousePressed", *at, button="left", clickCount=1)
@@ -195,5 +197,8 @@ class Browser:
 @contextmanager
 def browser(binary: str) -> Iterator[Browser]:
     """A browser with a profile of its own that is deleted afterwards."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, Browser(binary, profile) as opened:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
+        Browser(binary, profile) as opened,
+    ):
         yield opened

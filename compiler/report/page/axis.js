@@ -27,9 +27,11 @@ class StepAxis {
     const length = edge[step + 1] - edge[step];
     return step + (length > 0 ? Math.min(1, (time - edge[step]) / length) : 0);
   }
-  format(x) { return grouped(Math.round(x)); }
+  format(x, _spacing) { return grouped(Math.round(x)); }
   spacing(wanted) { return Math.max(1, niceSpacing(wanted)); }
 }
+
+const TIME_UNITS = [["s", 1e9], ["ms", 1e6], ["µs", 1e3], ["ns", 1]];
 
 /** One unit a nanosecond: steps are as wide as they take, waiting included. */
 class TimeAxis {
@@ -47,7 +49,10 @@ class TimeAxis {
     return step + (length > 0 ? Math.max(0, (x - edge[step]) / length) : 0);
   }
   ofTime(time) { return time; }
-  format(x) { return formatTime(x); }
+  format(x, spacing) {
+    const [unit, size] = TIME_UNITS.find(([, ns]) => this.length >= ns) ?? ["ns", 1];
+    return `${(x / size).toFixed(Math.max(0, Math.ceil(-Math.log10(spacing / size) - 1e-9)))} ${unit}`;
+  }
   spacing(wanted) { return niceSpacing(wanted); }
 }
 

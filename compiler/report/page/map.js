@@ -121,28 +121,30 @@ function drawLabels(pen, panel, model, palette, labels) {
 
 /** Ends of the arena, of the bound and of what the budget leaves, as lines across. */
 function drawLevels(pen, panel, view, model, palette) {
-  const levels = [
-    [model.bound, `bound ${formatBytes(model.bound)}`, [6, 4], 0.52],
-    [model.arena, `arena ${formatBytes(model.arena)}`, [], 0.99],
-  ];
+  const levels = model.bound === model.arena
+    ? [[model.arena, `arena ${formatBytes(model.arena)}, the bound`, [], 0.99]]
+    : [[model.bound, `bound ${formatBytes(model.bound)}`, [6, 4], 0.52],
+      [model.arena, `arena ${formatBytes(model.arena)}`, [], 0.99]];
   if (model.room !== null) levels.push([model.room, `budget leaves ${formatBytes(model.room)}`, [2, 3], 0.76]);
-  pen.font = palette.font(11, 600);
-  pen.textAlign = "right";
-  pen.textBaseline = "middle";
-  for (const [byte, label, dash, place] of levels) {
-    if (byte <= view.y0 || byte > view.y1) continue;
+  const shown = levels.filter(([byte]) => byte > view.y0 && byte <= view.y1);
+  pen.strokeStyle = palette.mark;
+  pen.lineWidth = 1;
+  for (const [byte, , dash] of shown) {
     const y = Math.round(panel.y(view, byte)) + 0.5;
-    pen.strokeStyle = palette.mark;
-    pen.lineWidth = 1;
     pen.setLineDash(dash);
     pen.beginPath();
     pen.moveTo(panel.left, y);
     pen.lineTo(panel.left + panel.width, y);
     pen.stroke();
-    pen.setLineDash([]);
+  }
+  pen.setLineDash([]);
+  pen.font = palette.font(11, 600);
+  pen.textAlign = "right";
+  pen.textBaseline = "middle";
+  for (const [byte, label, , place] of shown) {
     const right = panel.left + panel.width * place;
     const width = pen.measureText(label).width + 10;
-    const middle = Math.min(panel.top + panel.height - 8, Math.max(panel.top + 8, y));
+    const middle = Math.min(panel.top + panel.height - 8, Math.max(panel.top + 8, panel.y(view, byte)));
     pen.fillStyle = palette.paper;
     pen.fillRect(right - width, middle - 8, width, 16);
     pen.fillStyle = palette.ink;

@@ -185,7 +185,7 @@ function drawAcross(pen, panel, view, palette) {
   for (let unit = Math.ceil(view.x0 / spacing) * spacing; unit <= view.x1; unit += spacing) {
     const x = panel.x(view, unit);
     pen.fillRect(Math.round(x), panel.top, 1, 4);
-    const text = view.axis.format(unit);
+    const text = view.axis.format(unit, spacing);
     const half = pen.measureText(text).width / 2;
     pen.fillText(text, Math.min(panel.left + panel.width - half, Math.max(panel.left + half, x)), panel.top + 6);
   }

@@ -1,0 +1,132 @@
+"""A module against its lowered form."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from occ.capture import capture
+from occ.ir import Program, Step, Symbol
+from occ.lower import Lowered, lower
+from occ.runtime_stub.packed import probe
+from tests.lower.executor import Executor
+
+PACKED = (False, True) if probe() else (False,)
+
+RELATIVE = {torch.bfloat16: 2e-2, torch.float16: 4e-3}
+"""Largest difference over the largest value, by type; 1e-4 for any other."""
+
+
+class Apply(nn.Module):
+    """A function of the inputs and of named parameters (floats) and buffers (others) as a module."""
+
+    def __init__(self, function: Callable[..., Any], **tensors: Tensor) -> None:
+        super().__init__()
+        self.function = function
+        self.names = tuple(tensors)
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point():
+                self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+            else:
+                self.register_buffer(name, tensor)
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.function(*inputs, **{name: getattr(self, name) for name in self.names})
+
+
+def lowered(module: nn.Module, *inputs: Any, pack: bool = False, **keywords: Any) -> Lowered:
+    return lower(capture(module, (inputs, keywords)), "test", pack=pack)
+
+
+def check(module: nn.Module | Callable[..., Any], *inputs: Any, runs: int = 2, **keywords: Any) -> Program:
+    """Compare `runs` runs of the module in eager mode with those of its program, plain and packed: values,
+    types, shapes, strides, and which results share bytes. Returns the plain program.
+
+    The norm is the largest difference over the largest value; integers are equal.
+    """
+    if not isinstance(module, nn.Module):
+        module = Apply(module)
+    module.eval()
+    captured = capture(module, (inputs, keywords))
+    for pack in reversed(PACKED):
+        reference = copy.deepcopy(module)
+        program = lower(captured, "test", pack=pack)
+        executor = Executor(program)
+        for run in range(runs):
+            given = tree_map_only(Tensor, lambda t, by=run: _changed(t, by), (inputs, keywords))
+            own = tree_map_only(Tensor, _copied, given)
+            with torch.no_grad():
+                results = reference(*own[0], **own[1])
+            wanted = [leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor)]
+            changed = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
+            found = executor.run(changed)
+            _compare(found, wanted)
+            for after, expected in zip(changed, tree_leaves(own), strict=False):
+                _same("an input", after, expected)
+    return program.program
+
+
+def _changed(tensor: Tensor, run: int) -> Tensor:
+    """Other numbers at each run, in the same layout."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return _copied(tensor)
+    return _copied(tensor).mul_(1.0 - 0.25 * run)
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
+
+
+def _compare(found: list[Tensor], wanted: list[Tensor]) -> None:
+    assert len(found) == len(wanted)
+    for index, (one, other) in enumerate(zip(found, wanted, strict=True)):
+        _same(f"output {index}", one, other)
+        for before in range(index):
+            shared = (_shares(found[before], one), _shares(wanted[before], other))
+            assert shared[0] == shared[1], f"outputs {before} and {index}: shared, shared in eager: {shared}"
+
+
+def _same(what: str, found: Tensor, wanted: Tensor) -> None:
+    assert found.dtype == wanted.dtype, f"{what} is {found.dtype}, not {wanted.dtype}"
+    assert found.shape == wanted.shape, f"{what} is {found.shape}, not {wanted.shape}"
+    if not wanted.numel():
+        return
+    if not (wanted.is_floating_point() or wanted.is_complex()):
+        assert torch.equal(found, wanted), f"{what} differs: {found} is not {wanted}"
+        return
+    one, other = (torch.view_as_real(t) if t.is_complex() else t for t in (found, wanted))
+    assert torch.equal(one.isnan(), other.isnan()), f"{what} has {int(one.isnan().sum())} NaN"
+    one, other = one.nan_to_num().double(), other.nan_to_num().double()
+    relative = RELATIVE.get(wanted.dtype, 1e-4)
+    error = float((one - other).abs().max()) / max(float(other.abs().max()), 1e-30)
+    assert error <= relative, f"{what} is off by {error:.2e} of the largest value"
+
+
+def _shares(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one storage overlap."""
+    if one.numel() == 0 or other.numel() == 0:
+        return False
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def kernels_of(program: Program) -> Counter[str]:
+    """How many steps each kernel has."""
+    return Counter(step.kernel for step in program.steps)
+
+
+def fallbacks(program: Program) -> list[str]:
+    """The operators that go through the fallback, in order."""
+    return [_operator(step) for step in program.steps if step.kernel == "fallback"]
+
+
+def _operator(step: Step) -> str:
+    named: Mapping[str, object] = dict(step.args)
+    op = named["op"]
+    assert isinstance(op, Symbol)
+    return op.text.removeprefix("aten.")

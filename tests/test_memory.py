@@ -1,0 +1,76 @@
+"""Planned bytes against measured bytes: the allocator's count, and the budget's sum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import occ
+from tests.comparing import as_call
+from tests.memory_oracle import footprint
+from tests.small_models import build
+from tests.test_end_to_end import at_share
+
+OBJECTS_NBYTES = 64 << 10
+"""What the interpreter's own objects may take during a run: tensors' headers, frames, lists."""
+
+RUN = """
+    import torch
+    from occ.runtime_stub.program import load
+    torch.set_num_threads(1)
+    inputs = torch.load({inputs!r}, weights_only=True)
+    program = load({path!r})
+    for _ in range(3):
+        outputs = program.run(inputs)
+    del outputs
+"""
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+@pytest.mark.parametrize(
+    "name", ["resnet", "mobilenet_v3", "unet", "bert", "gpt2", "llama_decode", "vit", "lstm_lm", "yolo"]
+)
+def test_a_run_takes_no_more_than_its_budget_says(name: str, share: float, tmp_path: Path) -> None:
+    model = build(name)
+    args, kwargs = as_call(model.example_inputs)
+    plan = at_share(name, tmp_path / "m.occ", share)
+    torch.save([*args, *kwargs.values()], tmp_path / "inputs.pt")
+    setup = RUN.format(inputs=str(tmp_path / "inputs.pt"), path=str(tmp_path / "m.occ"))
+    taken = footprint(setup, "outputs = program.run(inputs)", tmp_path, {"OMP_NUM_THREADS": "1"})
+    budget = plan.budget
+    assert taken.peak <= budget.outputs + budget.workspace + OBJECTS_NBYTES
+
+
+@pytest.mark.parametrize("name", ["resnet", "bert", "llama"])
+def test_the_arena_and_the_loader_take_what_the_budget_says(name: str, tmp_path: Path) -> None:
+    """From before the load to after a run: arena, outputs, workspace, loader, and the program's own text."""
+    model = build(name)
+    args, kwargs = as_call(model.example_inputs)
+    plan = at_share(name, tmp_path / "m.occ", 0.5)
+    torch.save([*args, *kwargs.values()], tmp_path / "inputs.pt")
+    setup = f"""
+        import torch
+        from occ.runtime_stub.program import load
+        from occ.bench import warm_up
+        torch.set_num_threads(1)
+        inputs = torch.load({str(tmp_path / "inputs.pt")!r}, weights_only=True)
+        warm_up()
+        other = load({str(tmp_path / "m.occ")!r})
+        other.run(inputs)
+        other.close()
+        del other
+    """
+    statement = f"program = load({str(tmp_path / 'm.occ')!r}); outputs = program.run(inputs)"
+    taken = footprint(setup, statement, tmp_path, {"OMP_NUM_THREADS": "1"})
+    text_nbytes = 40 * Path(tmp_path / "m.occ").stat().st_size // 100
+    assert plan.budget.arena <= taken.peak <= plan.budget.total + text_nbytes + (2 << 20)
+
+
+def test_replanning_changes_the_arena_and_nothing_else(tmp_path: Path) -> None:
+    whole = at_share("bert", tmp_path / "m.occ", 1.0)
+    small = occ.replan(tmp_path / "m.occ", whole.budget.total // 2, tmp_path / "s.occ").plan
+    assert small.budget.total <= whole.budget.total // 2
+    assert small.program.grains == whole.program.grains
+    assert small.budget.outputs == whole.budget.outputs
