@@ -14,6 +14,7 @@ install: $(LAYOUT)
 $(LAYOUT): | $(VENV)/.created
 	rm -f $(VENV)/.layout-*
 	$(BIN)/pip install --quiet --config-settings editable_mode=strict -e '.[dev,demo]'
+	$(BIN)/pip install --quiet --no-deps -r examples/requirements.txt
 	touch $@
 
 $(VENV)/.created:

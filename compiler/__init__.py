@@ -1,8 +1,8 @@
 """occ: an ahead-of-time memory-planning compiler for DNN inference.
 
 `occ.compile(module, example_inputs, budget="512MB", output="m.occ")` writes one standalone program;
-`occ.load("m.occ")` runs it. Both are imported on first use, so that plans can be made, checked and drawn
-without torch.
+`occ.load("m.occ")` runs it, `occ.replan` makes it fit another budget. All are imported on first use, so that
+plans can be made, checked and drawn without torch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module, metadata
 from typing import Any
 
-__all__ = ["compile", "load"]
+__all__ = ["compile", "load", "replan"]
 
 try:
     __version__ = metadata.version("occ-compiler")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -95,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("artifact")
     inspect.add_argument("--steps", action="store_true", help="a table of the steps")
     inspect.add_argument("--program", action="store_true", help="the generated program")
+    inspect.add_argument("--map", action="store_true", help="a map of the arena: addresses across, time down")
+    inspect.add_argument("--diff", metavar="OTHER.occ", help="what differs from another artifact's plan")
+    inspect.add_argument("--html", metavar="PLAN.html", help="write the plan as one page to look at")
     inspect.add_argument("--json", action="store_true", help="the plan as JSON")
 
     verify = add("verify", _verify, "check an artifact: structure, plan, program and every weight")
@@ -168,6 +172,9 @@ def _run(options: argparse.Namespace) -> None:
 
 def _inspect(options: argparse.Namespace) -> None:
     from occ.artifact import open_artifact
+    from occ.report.ascii_map import ascii_map
+    from occ.report.diff import diff_text
+    from occ.report.html import html_page
     from occ.report.text import step_table, summary
 
     artifact = open_artifact(options.artifact)
@@ -177,6 +184,16 @@ def _inspect(options: argparse.Namespace) -> None:
         print(artifact.text, end="")
     elif options.steps:
         print(step_table(artifact.plan))
+    elif options.map:
+        columns, lines = shutil.get_terminal_size((120, 48))
+        print(ascii_map(artifact.plan, max(60, columns), max(8, lines - 1)))
+    elif options.diff:
+        other = open_artifact(options.diff)
+        source = artifact.source if artifact.source == other.source else None
+        print(diff_text(other.plan, artifact.plan, source, (options.diff, artifact.path)))
+    elif options.html:
+        _write_text(options.html, html_page(artifact.plan, artifact.source))
+        print(f"wrote {options.html}")
     else:
         print(summary(artifact.plan, artifact.source))
 
@@ -230,6 +247,13 @@ def _cache(options: argparse.Namespace) -> None:
         print(f"{cache.cache_dir()}: {format_bytes(cache.clear())} deleted")
     else:
         print(f"{cache.cache_dir()}: {format_bytes(cache.cache_nbytes())}")
+
+
+def _write_text(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _target(options: argparse.Namespace, output: Path) -> Any:

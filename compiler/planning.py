@@ -38,6 +38,9 @@ time than its bytes do, and above 16 MiB there is nothing left to gain from larg
 LEAST_WINDOW = 4
 """Tiles that a pool should have room for, so that one is computed with while others arrive."""
 
+EFFORT = 0.25
+"""Share of the placement's usual effort for the plan that is kept: about five seconds where it is hard."""
+
 CRC_NBYTES = 4
 PLACEMENT_ROUNDS = 6
 
@@ -102,7 +105,14 @@ def plan(
             )
         if fitted is not None and fitted.prediction.latency < best.prediction.latency:
             best = fitted
-    return best
+    return _polished(best, limit, source, target)
+
+
+def _polished(best: Plan, limit: int, source: Program, target: PlanningTarget) -> Plan:
+    """The plan's choices again with more effort in the placement: a larger pool may fit."""
+    draft = _draft(source, best.choices, target)
+    again = _fit(draft, limit, target, EFFORT)
+    return again if again is not None and again.prediction.latency < best.prediction.latency else best
 
 
 def smallest_budget(source: Program, target: PlanningTarget) -> int:
@@ -195,7 +205,9 @@ def step_needs(program: Program, live: Liveness) -> list[int]:
     ]
 
 
-def _fit(draft: Draft, limit: int, target: PlanningTarget, *, only_resident: bool = False) -> Plan | None:
+def _fit(
+    draft: Draft, limit: int, target: PlanningTarget, effort: float = 0, *, only_resident: bool = False
+) -> Plan | None:
     """Size and place within the limit, with a smaller pool where fragmentation asks for it."""
     most = round_down(limit - draft.outside_nbytes, PAGE)
     pool = most
@@ -203,9 +215,8 @@ def _fit(draft: Draft, limit: int, target: PlanningTarget, *, only_resident: boo
         sizing = size(draft.program, draft.liveness, draft.costs, target.reader, pool)
         if isinstance(sizing, Refinement) or (only_resident and sizing.loads):
             return None
-        placement = place(items_of(draft.program, draft.liveness, sizing), height_limit=most, effort=0)
-        if placement.height > most:
-            placement = place(items_of(draft.program, draft.liveness, sizing), height_limit=most)
+        items = items_of(draft.program, draft.liveness, sizing)
+        placement = place(items, height_limit=most, effort=effort)
         if placement.height <= most:
             return _plan(draft, sizing, placement, limit, target)
         pool = round_down(pool - max(placement.height - most, PAGE), PAGE)
@@ -218,30 +229,37 @@ def _unlimited(source: Program, draft: Draft, target: PlanningTarget) -> Plan:
     sizing = size(draft.program, draft.liveness, draft.costs, target.reader, roomy)
     assert not isinstance(sizing, Refinement)
     assert not sizing.loads
-    placement = place(items_of(draft.program, draft.liveness, sizing))
-    return _plan(draft, sizing, placement, None, target)
+    return _plan(draft, sizing, _place_low(draft, sizing), None, target)
 
 
 def _smallest(source: Program, target: PlanningTarget) -> Plan:
     """The plan with the smallest budget: weights in small parts or whole, nothing loaded ahead."""
     gathers = gatherable(source)
-    plans: list[tuple[int, int, Draft, int]] = []
+    drafts: dict[Choices, Draft] = {}
     for tile_nbytes in (*TILE_TARGETS, PAGE):
-        draft = _draft(source, Choices(split_for(source, tile_nbytes), gathers), target)
-        floor = smallest_pool(draft.program, draft.liveness)
-        plans.append((floor.nbytes + draft.outside_nbytes, len(plans), draft, floor.nbytes))
-    plans.sort(key=lambda entry: entry[:2])
+        choices = Choices(split_for(source, tile_nbytes), gathers)
+        if choices not in drafts:
+            drafts[choices] = _draft(source, choices, target)
+    floors = [(smallest_pool(draft.program, draft.liveness).nbytes, draft) for draft in drafts.values()]
     best: Plan | None = None
-    for bound, _, draft, pool in plans:
-        if best is not None and best.budget.total <= bound:
+    for pool, draft in sorted(floors, key=lambda floor: floor[0] + floor[1].outside_nbytes):
+        if best is not None and best.budget.total <= pool + draft.outside_nbytes:
             break
         sizing = size(draft.program, draft.liveness, draft.costs, target.reader, pool)
         assert not isinstance(sizing, Refinement)
-        found = _plan(draft, sizing, place(items_of(draft.program, draft.liveness, sizing)), None, target)
+        found = _plan(draft, sizing, _place_low(draft, sizing), None, target)
         if best is None or found.budget.total < best.budget.total:
             best = found
     assert best is not None
     return best
+
+
+def _place_low(draft: Draft, sizing: Sizing) -> Placement:
+    """The lowest placement found; whole pages are what counts."""
+    items = items_of(draft.program, draft.liveness, sizing)
+    placement = place(items, effort=0)
+    lowest = round_up(placement.bound, PAGE)
+    return placement if placement.height <= lowest else place(items, height_limit=lowest, effort=EFFORT)
 
 
 def _plan(
@@ -250,6 +268,10 @@ def _plan(
     buffers = placed_buffers(draft.program, draft.liveness)
     offsets = placement.offsets
     streams = bool(sizing.loads)
+    arena = round_up(placement.height, PAGE)
+    if arena == round_up(placement.bound, PAGE):
+        # The arena is whole pages; none smaller holds the bound.
+        placement = replace(placement, optimal=True)
     packs = any(value.packing is not None for value in draft.program.values)
     return Plan(
         program=draft.program,
@@ -261,7 +283,7 @@ def _plan(
         costs=draft.costs,
         budget=Budget(
             limit=limit,
-            arena=round_up(placement.height, PAGE),
+            arena=arena,
             outputs=draft.program.outputs_nbytes,
             loader=draft.loader_nbytes,
             workspace=draft.workspace,

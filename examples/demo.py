@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,8 +103,10 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> None:
         sys.exit(f"the command failed with exit code {code}")
 
 
-def compile_example(name: str, budget: str, device: tuple[list[str], dict[str, str]]) -> Example:
-    """Compile examples/NAME.py for `budget` and start its workers."""
+def compile_example(
+    name: str, budget: str, device: tuple[list[str], dict[str, str]], workers: ExitStack
+) -> Example:
+    """Compile examples/NAME.py for `budget` and start its processes, which end with `workers`."""
     artifact = FOLDER / f"{name}.occ"
     occ = str(Path(sys.executable).with_name("occ"))
     run([occ, "compile", str(HERE / f"{name}.py"), "--budget", budget, "-o", str(artifact)])
@@ -118,8 +121,11 @@ def compile_example(name: str, budget: str, device: tuple[list[str], dict[str, s
         artifact,
         manifest,
         plan["program"]["weights_nbytes"],
-        Worker([*python, str(HERE / "device_run.py"), str(artifact)], environment),
-        tuple(Worker(eager, {**os.environ, **policy}) for policy in WAIT_POLICIES.values()),
+        workers.enter_context(Worker([*python, str(HERE / "device_run.py"), str(artifact)], environment)),
+        tuple(
+            workers.enter_context(Worker(eager, {**os.environ, **policy}))
+            for policy in WAIT_POLICIES.values()
+        ),
     )
 
 
@@ -178,19 +184,19 @@ spinning or sleeping). Difference: the largest between the results, relative to 
     )
 
 
-def main() -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    device = without_occ(FOLDER / "device")
-
-    text = compile_example("minilm", "16MB", device)
+def minilm(device: tuple[list[str], dict[str, str]], workers: ExitStack) -> Row:
+    """Compile the sentence encoder and compare sentences with it."""
+    text = compile_example("minilm", "16MB", device, workers)
     say("\nsentence similarity, computed without occ:")
     for one, other in PAIRS:
         vectors = [result(text.program, tokenize(sentence)) for sentence in (one, other)]
         say(f"  {(vectors[0] @ vectors[1].T).item():6.3f}  {one} | {other}")
-    rows = [compare(text, tokenize(PAIRS[0][0]))]
-    say("")
+    return compare(text, tokenize(PAIRS[0][0]))
 
-    vision = compile_example("efficientnet_lite0", "10MB", device)
+
+def efficientnet(device: tuple[list[str], dict[str, str]], workers: ExitStack) -> Row:
+    """Compile the image classifier and name photos with it."""
+    vision = compile_example("efficientnet_lite0", "10MB", device, workers)
     pixels, scores_file = FOLDER / "pixels.npy", FOLDER / "scores.npy"
     (entry,) = vision.manifest["inputs"]
     (output,) = vision.manifest["outputs"]
@@ -203,8 +209,18 @@ def main() -> None:
         scores = torch.from_numpy(np.load(scores_file)).softmax(dim=1)[0]
         best = int(scores.argmax())
         say(f"  {name}: {CLASSES.get(best, f'class {best}')} ({scores[best].item():.0%})")
-    rows.append(compare(vision, {"pixels": photo(PHOTOS[0])}))
+    return compare(vision, {"pixels": photo(PHOTOS[0])})
 
+
+def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    device = without_occ(FOLDER / "device")
+
+    with ExitStack() as workers:
+        rows = [minilm(device, workers)]
+    say("")
+    with ExitStack() as workers:
+        rows.append(efficientnet(device, workers))
     show(rows)
     worst = max(row.difference for row in rows)
     if not worst <= TOLERANCE:

@@ -54,6 +54,8 @@ class Timeline:
     @property
     def waits(self) -> tuple[float, ...]:
         """Seconds that each step waits for a load."""
+        if not self.starts:
+            return ()
         before = (0.0, *self.ends[:-1])
         return tuple(start - end for start, end in zip(self.starts, before, strict=True))
 

@@ -55,6 +55,9 @@ class WeightStore:
     def traced(self, constant: Constant) -> Traced:
         """The weight tensor that holds a constant; made on first use."""
         tensor = constant.tensor.detach()
+        if tensor.is_conj() or tensor.is_neg():
+            constant = self.transformed(constant, "resolved", lambda t: t.resolve_conj().resolve_neg())
+            tensor = constant.tensor
         broadcast = [d for d in range(tensor.dim()) if tensor.stride(d) == 0 and tensor.shape[d] > 1]
         base = tensor
         for dim in broadcast:

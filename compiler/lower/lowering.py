@@ -45,6 +45,8 @@ DROPPED = frozenset(
         "native_dropout.default",
     }
 )
+# Views that torch marks instead of computing them; a program's tensors carry no marks.
+LAZY = frozenset({"_conj.default", "_neg_view.default"})
 IGNORED = frozenset({"_assert_tensor_metadata.default", "_assert_async.msg", "_assert_scalar.default"})
 
 
@@ -245,7 +247,7 @@ class Lowering:
         return result
 
     def _try_view(self, target: Any, operands: dict[str, Any], base_name: str, base: Traced) -> Any:
-        arguments = {**operands, base_name: base.meta}
+        arguments = {**_map_all(operands, _meta_of), base_name: base.meta}
         try:
             viewed = (
                 target(*arguments.values()) if not _keyword_only(target, arguments) else target(**arguments)
@@ -329,6 +331,8 @@ def is_view(target: Any) -> bool:
     returns = target._schema.returns
     if op_name(target) == "_unsafe_view.default":
         return True
+    if op_name(target) in LAZY:
+        return False
     return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
 
 

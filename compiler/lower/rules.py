@@ -557,7 +557,8 @@ def upsample(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
 def concatenate(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
     result = node.meta["val"]
     parts = [low.tensor(part) for part in operands["tensors"]]
-    parts = [p for p in parts if tuple(p.meta.shape) != (0,)]
+    # An empty vector joins with tensors of any rank.
+    parts = [p for p in parts if tuple(p.meta.shape) != (0,) or result.dim() == 1]
     dim = operands.get("dim", 0) % result.dim()
     if all(part.meta.dtype == result.dtype for part in parts):
         strides = dense_strides(result.shape, parts[0].meta.stride())

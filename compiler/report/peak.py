@@ -78,7 +78,8 @@ def _why(
     rest = f" and {len(tensors) - NAMED} more" if len(tensors) > NAMED else ""
     yield (
         f"The step that needs most by itself is {step_label(program, floor.step)}:"
-        f" {format_bytes(floor.nbytes)}, which is {named}{rest}. No arena for these steps is smaller."
+        f" {format_bytes(floor.nbytes)}, which is {named}{rest}. No arena for these"
+        " steps can be smaller than that."
     )
     idle = _idle(program, picture, floor.step)
     if idle is not None:
@@ -97,7 +98,7 @@ def _why(
 
 _NOUNS = {
     SpanKind.RESIDENT: "resident weights",
-    SpanKind.STREAMED: "streamed weights, loaded",
+    SpanKind.STREAMED: "streamed weights",
     SpanKind.ACTIVATION: "activations",
     SpanKind.STATE: "state",
     SpanKind.SCRATCH: "scratch",

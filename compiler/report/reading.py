@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 from occ.ir import Plan
 from occ.passes.timing import Reader, predict, simulate
 
@@ -41,7 +43,7 @@ def effective_reader(plan: Plan) -> Reader:
 def _bandwidth(plan: Plan, slowdown: float) -> float:
     low, high = SLOWEST, FASTEST
     for _ in range(BISECTIONS):
-        middle = (low * high) ** 0.5
+        middle = sqrt(low * high)
         cold = predict(plan.sizing, plan.costs, Reader(middle, 0.0, slowdown), 1).cold_start
         low, high = (middle, high) if cold > plan.prediction.cold_start else (low, middle)
-    return (low * high) ** 0.5
+    return sqrt(low * high)

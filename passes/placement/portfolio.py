@@ -49,7 +49,7 @@ class Solution:
     method: str
 
 
-def place(items: Sequence[PlacementItem], *, height_limit: int | None = None, effort: int = 1) -> Placement:
+def place(items: Sequence[PlacementItem], *, height_limit: int | None = None, effort: float = 1) -> Placement:
     """Give every item an offset so that no two share bytes at any step, as low as the effort allows.
 
     `height_limit` (bytes) is all that the caller needs: the search ends with the first placement within it,
@@ -105,12 +105,12 @@ def _always_live(items: Sequence[PlacementItem], indices: Sequence[int]) -> tupl
     return stacked, rest
 
 
-def _solve(problem: Problem, bound: int, limit: int | None, effort: int) -> Solution:
+def _solve(problem: Problem, bound: int, limit: int | None, effort: float) -> Solution:
     best = _dives(problem, bound, bound if limit is None else max(bound, limit))
     goal = round_up(bound, problem.granule) if limit is None else max(bound, limit)
     if best.height > goal and effort > 0:
         count = len(problem.sizes)
-        moves = min(CLIMB_PLACEMENTS // count, CLIMB_MOVES_PER_ITEM * count) * effort
+        moves = round(min(CLIMB_PLACEMENTS // count, CLIMB_MOVES_PER_ITEM * count) * effort)
         offsets = tuple(climb(problem, best.offsets, goal, moves))
         height = problem.height(offsets)
         if height < best.height:
