@@ -38,8 +38,11 @@ time than its bytes do, and above 16 MiB there is nothing left to gain from larg
 LEAST_WINDOW = 4
 """Tiles that a pool should have room for, so that one is computed with while others arrive."""
 
-EFFORT = 0.25
-"""Share of the placement's usual effort for the plan that is kept: about five seconds where it is hard."""
+EFFORT = 0.1
+"""Share of the placement's usual effort for the plan that is kept: about two seconds where it is hard."""
+
+WORTH_POLISHING = 0.01
+"""Share of the latency spent waiting below which a larger pool cannot help."""
 
 CRC_NBYTES = 4
 PLACEMENT_ROUNDS = 6
@@ -110,6 +113,8 @@ def plan(
 
 def _polished(best: Plan, limit: int, source: Program, target: PlanningTarget) -> Plan:
     """The plan's choices again with more effort in the placement: a larger pool may fit."""
+    if best.prediction.stall_share < WORTH_POLISHING:
+        return best
     draft = _draft(source, best.choices, target)
     again = _fit(draft, limit, target, EFFORT)
     return again if again is not None and again.prediction.latency < best.prediction.latency else best
@@ -155,8 +160,7 @@ def gatherable(source: Program) -> tuple[int, ...]:
     for index, step in enumerate(source.steps):
         if step.kernel != "embedding":
             continue
-        operands = dict(step.args)
-        table, rows = (source.values[operands[name].value] for name in ("weight", "indices"))  # type: ignore[union-attr]
+        table, rows = (source.values[value] for value in step.reads)
         is_weight = source.buffers[table.buffer].kind is BufferKind.WEIGHT
         count = 1
         for extent in rows.shape:
@@ -309,7 +313,7 @@ def _explain(smallest: Plan, limit: int) -> str:
     budget = smallest.budget
     return (
         f"a budget of {limit} bytes ({format_bytes(limit)}) is too small for {program.name}: the smallest"
-        f" that works is {budget.total} ({format_bytes(budget.total)}); step {floor.step} ({step.name}{where})"
-        f" needs {format_bytes(floor.nbytes)} at once: {named}{rest}; outputs take"
+        f" that works is {budget.total} ({format_bytes(budget.total)}); step {floor.step}"
+        f" ({step.name}{where}) needs {format_bytes(floor.nbytes)} at once: {named}{rest}; outputs take"
         f" {format_bytes(budget.outputs)}, workspace {format_bytes(budget.workspace)}"
     )

@@ -44,7 +44,7 @@ def test_equals_eager_at_a_quarter_of_the_demand(name: str, tmp_path: Path) -> N
     eager = copy.deepcopy(model.module)
     allowed = tolerance(model.module, model.example_inputs)
     with occ.load(tmp_path / "m.occ") as program, torch.no_grad():
-        # Three runs: the first after a cold start, the others in the steady state; state goes on from run to run.
+        # The first run follows a cold start, the others are the steady state; states go on.
         for _ in range(3):
             expected = tensors_in(eager(*args, **kwargs))
             found = tensors_in(program(*args, **kwargs))

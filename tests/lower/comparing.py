@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map_only
 
 from occ.capture import capture
 from occ.ir import Program, Step, Symbol
@@ -40,6 +40,28 @@ class Apply(nn.Module):
         return self.function(*inputs, **{name: getattr(self, name) for name in self.names})
 
 
+class Several(nn.Module):
+    """Modules side by side, each with inputs of its own; the results by name."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.names = tuple(modules)
+        self.parts = nn.ModuleList(modules.values())
+
+    def forward(self, inputs: list[tuple[Any, ...]]) -> dict[str, Any]:
+        called = zip(self.names, self.parts, inputs, strict=True)
+        return {name: part(*given) for name, part, given in called}
+
+
+def check_all(cases: Mapping[str, tuple[nn.Module | Callable[..., Any], tuple[Any, ...]]]) -> Program:
+    """`check` of many small modules or functions, each with its inputs, in one program: exporting many small
+    graphs takes long. Returns the program."""
+    modules = {
+        name: case if isinstance(case, nn.Module) else Apply(case) for name, (case, _) in cases.items()
+    }
+    return check(Several(modules), [inputs for _, inputs in cases.values()])
+
+
 def lowered(module: nn.Module, *inputs: Any, pack: bool = False, **keywords: Any) -> Lowered:
     return lower(capture(module, (inputs, keywords)), "test", pack=pack)
 
@@ -63,7 +85,8 @@ def check(module: nn.Module | Callable[..., Any], *inputs: Any, runs: int = 2, *
             own = tree_map_only(Tensor, _copied, given)
             with torch.no_grad():
                 results = reference(*own[0], **own[1])
-            wanted = [leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor)]
+            paths, _ = tree_flatten_with_path(results)
+            wanted = {keystr(path): leaf for path, leaf in paths if isinstance(leaf, Tensor)}
             changed = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
             found = executor.run(changed)
             _compare(found, wanted)
@@ -83,13 +106,15 @@ def _copied(tensor: Tensor) -> Tensor:
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
 
 
-def _compare(found: list[Tensor], wanted: list[Tensor]) -> None:
+def _compare(found: list[Tensor], wanted: Mapping[str, Tensor]) -> None:
     assert len(found) == len(wanted)
-    for index, (one, other) in enumerate(zip(found, wanted, strict=True)):
-        _same(f"output {index}", one, other)
-        for before in range(index):
-            shared = (_shares(found[before], one), _shares(wanted[before], other))
-            assert shared[0] == shared[1], f"outputs {before} and {index}: shared, shared in eager: {shared}"
+    pairs: list[tuple[str, Tensor, Tensor]] = []
+    for (name, other), one in zip(wanted.items(), found, strict=True):
+        _same(f"output {name}", one, other)
+        for before, one_before, other_before in pairs:
+            shared = (_shares(one_before, one), _shares(other_before, other))
+            assert shared[0] == shared[1], f"outputs {before} and {name}: shared, and in eager: {shared}"
+        pairs.append((name, one, other))
 
 
 def _same(what: str, found: Tensor, wanted: Tensor) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from occ.ir import BufferKind
-from tests.lower.comparing import Apply, check, fallbacks, kernels_of
+from tests.lower.comparing import Apply, check, check_all, fallbacks, kernels_of
 
 
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
@@ -95,17 +95,14 @@ CONVOLUTIONS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_convolution(name: str) -> None:
-    make, shape = CONVOLUTIONS[name]
-    check(seeded(make), torch.randn(*shape))
+def test_convolutions() -> None:
+    check_all({n: (seeded(make), (torch.randn(*shape),)) for n, (make, shape) in CONVOLUTIONS.items()})
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("name", ["3x3", "1x1", "depthwise", "1d", "norm 1d"])
-def test_other_types(name: str, dtype: torch.dtype) -> None:
-    make, shape = CONVOLUTIONS[name]
-    check(seeded(make).to(dtype), torch.randn(*shape).to(dtype))
+def test_other_types(dtype: torch.dtype) -> None:
+    cases = {name: CONVOLUTIONS[name] for name in ("3x3", "1x1", "depthwise", "1d", "norm 1d", "3d")}
+    check_all({n: (seeded(make).to(dtype), (torch.randn(*s).to(dtype),)) for n, (make, s) in cases.items()})
 
 
 def test_complex_convolution() -> None:

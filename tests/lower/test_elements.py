@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.lower.comparing import Apply, check, fallbacks, kernels_of
+from tests.lower.comparing import Apply, check, check_all, fallbacks, kernels_of
 
 Function = Callable[..., Any]
 Table = dict[str, tuple[Function, tuple[Tensor, ...]]]
@@ -49,7 +49,10 @@ ELEMENTWISE: Table = {
     "nan to num": (lambda x: torch.nan_to_num(x / 0, 1.0, 2.0, -2.0), (X,)),
     "lerp": (lambda x, y: torch.lerp(x, y, 0.3) + torch.lerp(x, y, y), (X, Y)),
     "addcmul": (lambda x, y: torch.addcmul(x, y, y, value=0.1) + torch.addcdiv(x, x, y.abs() + 1), (X, Y)),
-    "special": (lambda x: torch.special.expit(x) + torch.erf(x) + torch.lgamma(x.abs() + 1) + torch.sinc(x), (X,)),
+    "special": (
+        lambda x: torch.special.expit(x) + torch.erf(x) + torch.lgamma(x.abs() + 1) + torch.sinc(x),
+        (X,),
+    ),
     "hyperbolic": (lambda x: x.sinh() + x.cosh() + x.atan() + x.asinh() + (x.sin() / 2).atanh(), (X,)),
     "logarithms": (lambda x: torch.logaddexp(x, x) + x.abs().log1p() + (x.abs() + 1).log2(), (X,)),
     "maximum": (lambda x, y: torch.maximum(x, y) - torch.minimum(x, y) + torch.fmax(x, y), (X, Y)),
@@ -85,23 +88,27 @@ INTEGERS: Table = {
 }
 
 
-@pytest.mark.parametrize("name", ELEMENTWISE)
-def test_elementwise(name: str) -> None:
-    function, inputs = ELEMENTWISE[name]
-    check(function, *inputs)
+def test_elementwise() -> None:
+    check_all(ELEMENTWISE)
 
 
-@pytest.mark.parametrize("name", INTEGERS)
-def test_integers(name: str) -> None:
-    function, inputs = INTEGERS[name]
-    check(function, *inputs, runs=1)
+def test_integers() -> None:
+    check_all(INTEGERS)
 
 
 ACTIVATIONS = (
     *(nn.ReLU(), nn.ReLU6(), nn.LeakyReLU(0.2), nn.ELU(0.7), nn.SELU(), nn.CELU(0.5), nn.GELU()),
     *(nn.GELU("tanh"), nn.SiLU(), nn.Mish(), nn.Sigmoid(), nn.Tanh(), nn.Hardswish(), nn.Hardsigmoid()),
     *(nn.Hardtanh(-2, 3), nn.Softplus(2, 10), nn.Softsign(), nn.Softshrink(), nn.Hardshrink()),
-    *(nn.LogSigmoid(), nn.Tanhshrink(), nn.Threshold(0.1, 3.0), nn.PReLU(), nn.PReLU(5), nn.RReLU(), nn.GLU(0)),
+    *(
+        nn.LogSigmoid(),
+        nn.Tanhshrink(),
+        nn.Threshold(0.1, 3.0),
+        nn.PReLU(),
+        nn.PReLU(5),
+        nn.RReLU(),
+        nn.GLU(0),
+    ),
 )
 
 
@@ -123,16 +130,25 @@ def test_activations() -> None:
 
 
 REDUCTIONS: Table = {
-    "sums": (lambda x: (x.sum(), x.sum(1), x.sum((0, 2), keepdim=True), x.sum(-1, dtype=torch.float64)), (X,)),
+    "sums": (
+        lambda x: (x.sum(), x.sum(1), x.sum((0, 2), keepdim=True), x.sum(-1, dtype=torch.float64)),
+        (X,),
+    ),
     "means": (lambda x: (x.mean(), x.mean(1), x.mean((0, 2), keepdim=True), x.mean(())), (X,)),
     "products": (lambda x: (x.prod(), x.prod(1)), (X,)),
-    "extremes": (lambda x: (x.max(), x.min(), x.amax((0, 1)), x.amin(2, keepdim=True), x.aminmax(dim=1)), (X,)),
+    "extremes": (
+        lambda x: (x.max(), x.min(), x.amax((0, 1)), x.amin(2, keepdim=True), x.aminmax(dim=1)),
+        (X,),
+    ),
     "with indices": (lambda x: (*x.max(1), *x.min(2, keepdim=True)), (X,)),
     "values alone": (lambda x: x.max(1).values + x.min(1)[0], (X,)),
     "indices alone": (lambda x: x.max(1).indices, (X,)),
     "arg": (lambda x: (x.argmax(), x.argmin(1), x.argmax(-1, keepdim=True)), (X,)),
     "any, all": (lambda x: ((x > 1).any(), (x > -1).all(1), (x > 2).any(0), x.all()), (X,)),
-    "norms": (lambda x: (x.norm(), x.norm(1, 1), torch.linalg.vector_norm(x, 2, (0, 2)), F.normalize(x)), (X,)),
+    "norms": (
+        lambda x: (x.norm(), x.norm(1, 1), torch.linalg.vector_norm(x, 2, (0, 2)), F.normalize(x)),
+        (X,),
+    ),
     "deviations": (lambda x: (x.var(1), x.std(), x.var((0, 2), correction=0), torch.var_mean(x, 1)), (X,)),
     "log sum": (lambda x: (x.logsumexp(1), x.exp().sum(1).log()), (X,)),
     "count": (lambda x: (x > 0).count_nonzero(1), (X,)),
@@ -144,7 +160,10 @@ REDUCTIONS: Table = {
     "top": (lambda x: (*x.topk(2, 1), x.kthvalue(2, 1)[0], x.topk(3)[1]), (X,)),
     "unfold, fold": (lambda x: F.fold(F.unfold(x[None], 2), (4, 5), 2), (X,)),
     "pairwise": (lambda x, y: F.cosine_similarity(x, y, -1) + F.pairwise_distance(x, y).sin(), (X, Y)),
-    "losses": (lambda x, y: (F.mse_loss(x, y), F.l1_loss(x, y, reduction="none"), F.smooth_l1_loss(x, y)), (X, Y)),
+    "losses": (
+        lambda x, y: (F.mse_loss(x, y), F.l1_loss(x, y, reduction="none"), F.smooth_l1_loss(x, y)),
+        (X, Y),
+    ),
     "cross entropy": (lambda x: F.cross_entropy(x[:, 0], torch.tensor([0, 2, 1])), (X,)),
     "trace": (lambda x: x[:, 0, :3].trace() + x[:, :3, 0].diagonal().sum(), (X,)),
     "0-d": (lambda x: (x.sum(0), x.mean(), x.max(), x.cumsum(0)), (torch.tensor(2.0),)),
@@ -152,14 +171,15 @@ REDUCTIONS: Table = {
 }
 
 
-@pytest.mark.parametrize("name", REDUCTIONS)
-def test_reduction(name: str) -> None:
-    function, inputs = REDUCTIONS[name]
-    check(function, *inputs, runs=1)
+def test_reduction() -> None:
+    check_all(REDUCTIONS)
 
 
 TYPES: Table = {
-    "casts": (lambda x: (x.to(torch.float64), x.half(), x.bfloat16(), x.int(), x.long(), x.bool(), x.char()), (X,)),
+    "casts": (
+        lambda x: (x.to(torch.float64), x.half(), x.bfloat16(), x.int(), x.long(), x.bool(), x.char()),
+        (X,),
+    ),
     "there and back": (lambda x: x.bfloat16().float() + x.float(), (X,)),
     "type_as": (lambda x, i: i.type_as(x) + x[0, :3, :4], (X, I)),
     "to another tensor's": (lambda x, i: x[0, :3, :4].to(i) + i, (X, I)),
@@ -176,7 +196,8 @@ TYPES: Table = {
     "inverse fourier": (lambda x: torch.fft.irfft(torch.fft.rfft(x)), (numbers(3, 4, 6),)),
     "rotary by complex": (
         lambda x: torch.view_as_real(
-            torch.view_as_complex(x.view(3, 4, 3, 2)) * torch.polar(torch.ones(4, 3), torch.arange(12.0).view(4, 3))
+            torch.view_as_complex(x.view(3, 4, 3, 2))
+            * torch.polar(torch.ones(4, 3), torch.arange(12.0).view(4, 3))
         ).flatten(2),
         (numbers(3, 4, 6),),
     ),
@@ -184,24 +205,28 @@ TYPES: Table = {
 }
 
 
-@pytest.mark.parametrize("name", TYPES)
-def test_types(name: str) -> None:
-    function, inputs = TYPES[name]
-    check(function, *inputs, runs=1)
+def test_types() -> None:
+    check_all(TYPES)
 
 
 CONSTANTS: Table = {
     "arange": (lambda x: x + torch.arange(5.0) - torch.arange(4)[:, None], (X,)),
     "linspace": (lambda x: x * torch.linspace(0, 1, 5), (X,)),
     "zeros, ones, full": (lambda x: x + torch.zeros(5) - torch.ones(4, 1) + torch.full((3, 1, 1), 2.0), (X,)),
-    "like": (lambda x: torch.zeros_like(x) + torch.ones_like(x) * torch.full_like(x, 3) + x.new_zeros(5), (X,)),
+    "like": (
+        lambda x: torch.zeros_like(x) + torch.ones_like(x) * torch.full_like(x, 3) + x.new_zeros(5),
+        (X,),
+    ),
     "eye": (lambda x: x @ torch.eye(5) + torch.tril(torch.ones(4, 5)), (X,)),
     "causal mask": (lambda x: x.masked_fill(torch.ones(4, 5, dtype=torch.bool).triu(1), -torch.inf), (X,)),
     "tensor": (lambda x: x * torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]) + torch.tensor(2.0), (X,)),
     "large, filled": (lambda x: torch.zeros(600, 1000) + x[0, 0, 0], (X,)),
     "large, empty, then filled": (lambda x: torch.empty(600, 1000).fill_(2.0) * x[0, 0, 0], (X,)),
     "large arange": (lambda x: torch.arange(400_000) + x[0, 0, 0], (X,)),
-    "in place into zeros": (lambda x: torch.zeros(3, 4, 6).index_fill_(2, torch.tensor([5]), 2.0)[..., 1:] + x, (X,)),
+    "in place into zeros": (
+        lambda x: torch.zeros(3, 4, 6).index_fill_(2, torch.tensor([5]), 2.0)[..., 1:] + x,
+        (X,),
+    ),
     "infinite": (lambda x: torch.full((4, 5), -torch.inf).triu(1) + x, (X,)),
     "infinite, large": (lambda x: torch.full((600, 1000), -torch.inf).triu(1) + x[0, 0, 0], (X,)),
     "positions": (lambda x: torch.sin(torch.arange(4)[:, None] / 10000 ** (torch.arange(5) / 5)) + x, (X,)),
@@ -210,10 +235,8 @@ CONSTANTS: Table = {
 }
 
 
-@pytest.mark.parametrize("name", CONSTANTS)
-def test_constants(name: str) -> None:
-    function, inputs = CONSTANTS[name]
-    check(function, *inputs)
+def test_constants() -> None:
+    check_all(CONSTANTS)
 
 
 def test_what_depends_on_weights_alone_is_computed_once() -> None:
@@ -233,4 +256,6 @@ def test_copies_of_nothing_new_are_dropped() -> None:
 
 @pytest.mark.parametrize("shape", [(0,), (0, 4), (3, 0, 5)])
 def test_empty_tensors(shape: tuple[int, ...]) -> None:
-    check(lambda x: (x.sin() + 1, x.sum(), torch.cat([x, x]), x.reshape(-1), x * x), torch.randn(*shape), runs=1)
+    check(
+        lambda x: (x.sin() + 1, x.sum(), torch.cat([x, x]), x.reshape(-1), x * x), torch.randn(*shape), runs=1
+    )

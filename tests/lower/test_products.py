@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.lower.comparing import Apply, check, fallbacks, kernels_of
+from tests.lower.comparing import Apply, check, check_all, fallbacks, kernels_of
 
 Function = Callable[..., Any]
 
@@ -36,11 +36,9 @@ LINEAR: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", LINEAR)
-def test_linear(name: str) -> None:
-    make, shape = LINEAR[name]
+def test_linear() -> None:
     torch.manual_seed(0)
-    check(make(), numbers(*shape))
+    check_all({name: (make(), (numbers(*shape),)) for name, (make, shape) in LINEAR.items()})
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -102,13 +100,15 @@ MATMUL_SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", MATMUL_SHAPES)
-def test_matmul(name: str) -> None:
-    """Two inputs; an input and a weight; transposed."""
-    left, right = (numbers(*shape) for shape in MATMUL_SHAPES[name])
-    check(torch.matmul, left, right, runs=1)
-    check(Apply(lambda x, w: x @ w, w=right), left, runs=1)
-    check(Apply(lambda x, w: w @ x, w=left), right, runs=1)
+def test_matmul() -> None:
+    """Of two inputs, of an input and a weight, of a weight and an input."""
+    cases: dict[str, Any] = {}
+    for name, (left_shape, right_shape) in MATMUL_SHAPES.items():
+        left, right = numbers(*left_shape), numbers(*right_shape)
+        cases[name] = (torch.matmul, (left, right))
+        cases[f"{name}, weight right"] = (Apply(lambda x, w: x @ w, w=right), (left,))
+        cases[f"{name}, weight left"] = (Apply(lambda x, w: w @ x, w=left), (right,))
+    check_all(cases)
 
 
 PRODUCTS: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
@@ -153,10 +153,8 @@ PRODUCTS: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", PRODUCTS)
-def test_product(name: str) -> None:
-    function, inputs = PRODUCTS[name]
-    check(function, *inputs)
+def test_product() -> None:
+    check_all(PRODUCTS)
 
 
 def test_weights_on_the_left_transposed_or_scaled() -> None:
@@ -209,7 +207,10 @@ ATTENTION: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
         lambda x: sdpa(*x.view(2, 6, 3, 4, 8).permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2).flatten(2),
         (numbers(2, 6, 96),),
     ),
-    "broadcast batch": (lambda q, k, v: sdpa(q, k.expand(2, -1, -1, -1), v), (*HEADS[:1], HEADS[1][:1], HEADS[2])),
+    "broadcast batch": (
+        lambda q, k, v: sdpa(q, k.expand(2, -1, -1, -1), v),
+        (*HEADS[:1], HEADS[1][:1], HEADS[2]),
+    ),
     "written out": (
         lambda q, k, v: torch.softmax(q @ k.mT / 3 + torch.ones(6, 7).triu(1) * -1e9, -1) @ v,
         HEADS,
@@ -217,10 +218,8 @@ ATTENTION: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ATTENTION)
-def test_attention(name: str) -> None:
-    function, inputs = ATTENTION[name]
-    check(function, *inputs, runs=1)
+def test_attention() -> None:
+    check_all(ATTENTION)
 
 
 def test_attention_of_many_heads_goes_in_groups() -> None:
@@ -262,11 +261,9 @@ NORMS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NORMS)
-def test_norm(name: str) -> None:
-    make, shape = NORMS[name]
+def test_norm() -> None:
     torch.manual_seed(0)
-    check(make(), numbers(*shape))
+    check_all({name: (make(), (numbers(*shape),)) for name, (make, shape) in NORMS.items()})
 
 
 def test_norms_of_slices_and_transposed_tensors() -> None:
@@ -300,10 +297,8 @@ SOFTMAX: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SOFTMAX)
-def test_softmax(name: str) -> None:
-    function, inputs = SOFTMAX[name]
-    check(function, *inputs)
+def test_softmax() -> None:
+    check_all(SOFTMAX)
 
 
 # Recurrent layers -----------------------------------------------------------------------------------------
