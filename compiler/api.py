@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from torch import nn
 
-from occ.artifact import Artifact, open_artifact
+from occ.artifact import open_artifact
 from occ.codegen.bundle import replan_artifact
-from occ.errors import ArtifactError
-from occ.ir import Program as SourceProgram
+from occ.errors import ArtifactError, UsageError
 from occ.model_file import as_call
 from occ.pipeline import Compiled, Progress, compile_model, planned
 from occ.report.dump import Dump
@@ -40,15 +40,18 @@ def compile(
     machine with `threads` threads (all cores). With `portable` the artifact runs on other processors too,
     more slowly. `dump` is a directory that gets each stage as a text file.
 
-    Raises UsageError for a model or inputs that cannot be compiled, and BudgetError, which names the smallest
-    budget that works, where the budget is below it. Nothing is written then.
+    Raises UsageError for a model or inputs that cannot be compiled and an output that cannot be written, and
+    BudgetError, which names the smallest budget that works, where the budget is below it. Nothing is written
+    then.
     """
     output = Path(output)
+    limit = parse_budget(budget)
+    _check_writable(output)
     return compile_model(
         name or type(module).__name__,
         module,
         *as_call(example_inputs),
-        budget=parse_budget(budget),
+        budget=limit,
         output=output,
         target=target or local_target(output.absolute().parent, threads),
         portable=portable,
@@ -75,25 +78,29 @@ def replan(
     budget: str | int | None,
     output: str | Path,
     *,
+    threads: int | None = None,
     target: Target | None = None,
     progress: Progress = lambda line: None,
 ) -> Compiled:
     """Plan an artifact for another budget, without the model; its weights are copied as they are.
 
+    It is planned for `target`, by default this machine with `threads` threads (as many as before).
     Raises what `compile` raises, and ArtifactError for a damaged artifact.
     """
-    artifact: Artifact = open_artifact(path)
-    source: SourceProgram = artifact.source
-    threads = artifact.plan.machine.threads
+    output = Path(output)
+    limit = parse_budget(budget)
+    artifact = open_artifact(path)
+    _check_writable(output)
+    threads = artifact.plan.machine.threads if threads is None else threads
     made = planned(
-        source,
-        parse_budget(budget),
-        target or local_target(Path(output).absolute().parent, threads),
+        artifact.source,
+        limit,
+        target or local_target(output.absolute().parent, threads),
         progress,
         Dump(None),
     )
     replan_artifact(path, output, made)
-    return Compiled(Path(output), made, source)
+    return Compiled(output, made, artifact.source)
 
 
 def parse_budget(budget: str | int | None) -> int | None:
@@ -101,3 +108,14 @@ def parse_budget(budget: str | int | None) -> int | None:
     if budget is None or (isinstance(budget, str) and budget.strip().lower() == "unlimited"):
         return None
     return parse_bytes(budget)
+
+
+def _check_writable(output: Path) -> None:
+    """Raise UsageError where a file cannot take the name `output`: before the work, not after it."""
+    if output.exists() and not output.is_file():
+        raise UsageError(f"cannot write {output}: it is not a file; give the artifact another name")
+    try:
+        with tempfile.TemporaryFile(dir=output.absolute().parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror or error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from occ.model_file import load_model_file
 from occ.runtime_stub import kernels
 from occ.runtime_stub.program import Program
 from occ.runtime_stub.tensors import dtype_named
+from occ.runtime_stub.tree import flatten_inputs
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Bench:
     """What was planned and what was measured. Bytes and seconds; latencies are medians.
 
     `measured_nbytes` is the growth of the process's peak resident memory from before the load to after the
-    last run. `difference` is the largest |a - b| over the outputs, divided by the largest |b| of eager.
+    last run. `difference` is the largest |a - b| over the outputs, divided by the largest |b| of eager; it is
+    infinite where one of them has a NaN or an infinity that the other has not.
     """
 
     artifact: str
@@ -45,7 +48,11 @@ class Bench:
     difference: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON, which has no infinity: the text "inf" stands for it."""
+        plain = asdict(self)
+        if self.difference is not None and math.isinf(self.difference):
+            plain["difference"] = "inf"
+        return plain
 
 
 def bench(artifact: Artifact, model: str | None, runs: int) -> Bench:
@@ -62,8 +69,7 @@ def bench(artifact: Artifact, model: str | None, runs: int) -> Bench:
         eager = loaded.module.eval()
     else:
         args, kwargs = (), {}
-    flat = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    inputs = flat or [_example(spec) for spec in artifact.manifest["inputs"]]
+    inputs = _inputs(artifact, args, kwargs) if eager else list(map(_example, artifact.manifest["inputs"]))
 
     warm_up()
     with _peak_growth() as growth:
@@ -151,15 +157,33 @@ def _run_eager(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str,
         return [leaf for leaf in tree_leaves(module(*args, **kwargs)) if isinstance(leaf, Tensor)]
 
 
+def _inputs(artifact: Artifact, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[object]:
+    """The model's example inputs in the artifact's order; copies, as a program may write into its inputs."""
+    names = [spec["name"] for spec in artifact.manifest["inputs"]]
+    given = flatten_inputs(artifact.manifest["input_tree"], names, args, kwargs)
+    return [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in given]
+
+
 def _difference(outputs: list[Tensor], expected: list[Tensor]) -> float:
-    if len(outputs) != len(expected):
-        raise UsageError(f"the artifact has {len(outputs)} outputs and the model {len(expected)}")
-    worst = 0.0
-    for ours, theirs in zip(outputs, expected, strict=True):
-        if theirs.numel():
-            scale = float(theirs.double().abs().max()) or 1.0
-            worst = max(worst, float((ours.double() - theirs.double()).abs().max()) / scale)
-    return worst
+    ours, theirs = ([tuple(tensor.shape) for tensor in tensors] for tensors in (outputs, expected))
+    if ours != theirs:
+        raise UsageError(
+            f"the artifact has outputs of shapes {ours} and the model of {theirs}; is it the same?"
+        )
+    return max(map(_relative_difference, outputs, expected), default=0.0)
+
+
+def _relative_difference(ours: Tensor, theirs: Tensor) -> float:
+    wide = torch.complex128 if theirs.is_complex() else torch.float64
+    a, b = ours.to(wide), theirs.to(wide)
+    finite = b.isfinite()
+    if not torch.equal(a.isfinite(), finite) or not torch.equal(
+        a[~finite].nan_to_num(nan=0.5), b[~finite].nan_to_num(nan=0.5)
+    ):
+        return math.inf
+    if not finite.any():
+        return 0.0
+    return float((a - b)[finite].abs().max()) / (float(b[finite].abs().max()) or 1.0)
 
 
 def _example(spec: dict[str, Any]) -> Tensor:

@@ -109,10 +109,14 @@ def capture(
 
 
 def _check_leaves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raise UsageError for an input that is neither a tensor nor a constant."""
+    """Raise UsageError for an input that is neither a dense tensor nor a constant."""
 
     def leaf(value: object, path: str) -> Tree:
-        return {} if isinstance(value, Tensor) else constant(value, path)
+        if not isinstance(value, Tensor):
+            return constant(value, path)
+        if value.layout is not torch.strided:
+            raise UsageError(f"{path} has layout {value.layout}; a compiled model takes dense tensors")
+        return {}
 
     tree_of(args, "input", leaf)
     tree_of(kwargs, "input", leaf)
@@ -229,12 +233,7 @@ def _origin(node: Node) -> str:
 
 def _cannot(module: nn.Module, error: Exception) -> str:
     """One line: why torch.export failed, and where in the user's source."""
-    foreign = {Path(torch.__file__).parent, Path(__file__).parent}
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<") and foreign.isdisjoint(Path(frame.filename).parents)
-    ]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_foreign(frame.filename)]
     # An exception's traceback begins at `capture`, so the innermost frame outside of torch is the model's.
     where = f" at {_short(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
     name = type(module).__name__
@@ -245,6 +244,15 @@ def _cannot(module: nn.Module, error: Exception) -> str:
             " sides and choose with torch.where"
         )
     return f"cannot capture {name}{where}: {type(error).__name__}: {text[0] if text else '(no text)'}"
+
+
+def _is_foreign(filename: str) -> bool:
+    """Whether a file is torch's, occ's or the standard library's, which may hold the installed packages."""
+    path = Path(filename)
+    if filename.startswith("<") or {Path(torch.__file__).parent, Path(__file__).parent} & set(path.parents):
+        return True
+    installed = {"site-packages", "dist-packages"}.intersection(path.parts)
+    return Path(inspect.__file__).parent in path.parents and not installed
 
 
 def _short(path: str) -> str:

@@ -1,5 +1,9 @@
 """The command line. Errors are one line; exit codes: 0 done, 2 bad input, 3 the budget cannot be met,
-4 a damaged artifact, 70 a bug in occ."""
+4 a damaged artifact, 70 a bug in occ, 128 + n stopped by signal n.
+
+A command is a function from its options to the text that it prints when it is done. While it works only
+progress is printed, and with --json nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,18 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
 import occ
 from occ import cache
-from occ.errors import OccError, UsageError
+from occ.errors import UsageError
+from occ.runtime_stub.ending import report
+from occ.stopping import stoppable
 from occ.units import format_bytes
+
+Command = Callable[[argparse.Namespace], str]
 
 EPILOG = """examples:
   occ compile model.py --budget 512MB -o model.occ
@@ -34,28 +43,13 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(argv)
-    command: Callable[[argparse.Namespace], None] = options.command
+    command: Command = options.command
     try:
-        command(options)
-    except OccError as error:
-        if options.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 0
-    except Exception as error:
-        if options.debug:
-            raise
-        # The runtime, which knows nothing of occ, gives its errors an exit code too.
-        code = getattr(error, "exit_code", 70)
-        what = "error" if code != 70 else "error: a bug in occ (run with --debug for where)"
-        text = " ".join(str(error).split()) or type(error).__name__
-        print(f"{what}: {text}" if code != 70 else f"{what}: {type(error).__name__}: {text}", file=sys.stderr)
-        return int(code)
+        with stoppable(), redirect_stdout(sys.stderr if options.json else sys.stdout):
+            text = command(options)
+        print(text, end="" if text.endswith("\n") or not text else "\n", flush=True)
+    except (Exception, KeyboardInterrupt) as error:
+        return report(error, options.debug)
     return 0
 
 
@@ -71,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"occ {occ.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    def add(name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text, parents=[common])
-        added.set_defaults(command=command)
+        added.set_defaults(command=command, json=False)
         return added
 
     made = add("compile", _compile, "compile MODEL.py, which defines `model` and `example_inputs`")
@@ -103,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = add("verify", _verify, "check an artifact: structure, plan, program and every weight")
     verify.add_argument("artifact")
+    verify.add_argument("--json", action="store_true", help="print the result as JSON")
 
     replan = add("replan", _replan, "plan an artifact for another budget, without the model")
     replan.add_argument("artifact")
@@ -113,14 +108,16 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("artifact")
     bench.add_argument("--model", metavar="MODEL.py[:name]", help="also run the model in eager")
     bench.add_argument("--runs", type=int, default=20, help="the median of so many runs (default 20)")
-    bench.add_argument("--json", action="store_true")
+    bench.add_argument("--json", action="store_true", help="print the result as JSON")
 
     profile = add("profile", _profile, "measure this machine and write its target profile")
     profile.add_argument("-o", "--output", metavar="PROFILE.json", required=True)
-    profile.add_argument("--threads", type=int)
+    profile.add_argument("--threads", type=int, help="default: all cores")
+    profile.add_argument("--json", action="store_true", help="print the profile as JSON too")
 
     cached = add("cache", _cache, "say where measurements are kept and how large they are")
     cached.add_argument("--clear", action="store_true", help="delete them")
+    cached.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
@@ -131,46 +128,39 @@ def _add_planning(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def _compile(options: argparse.Namespace) -> None:
-    from occ.api import parse_budget
+def _compile(options: argparse.Namespace) -> str:
+    from occ.api import compile, parse_budget
     from occ.model_file import load_model_file
-    from occ.pipeline import compile_model
-    from occ.report.dump import Dump
 
-    budget = parse_budget(options.budget)
+    # What is wrong with an option is said before the model is loaded, which may take long.
+    parse_budget(options.budget)
+    target = _given_target(options)
     model = load_model_file(options.model, options.weights)
-    output = Path(options.output or f"{model.name}.occ")
-    args, kwargs = model.example_inputs
-    compiled = compile_model(
-        model.name,
+    compiled = compile(
         model.module,
-        args,
-        kwargs,
-        budget=budget,
-        output=output,
-        target=_target(options, output),
+        model.example_inputs,
+        options.budget,
+        f"{model.name}.occ" if options.output is None else options.output,
+        name=model.name,
+        threads=options.threads,
+        target=target,
         portable=options.portable,
+        dump=options.dump,
         progress=_progress(options.json),
-        dump=Dump(Path(options.dump) if options.dump else None),
     )
-    if options.json:
-        _print_plan(compiled.plan, compiled.source, {"artifact": str(output)})
+    return _result(compiled.plan, compiled.source, str(compiled.path)) if options.json else ""
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> str:
     from occ.artifact import open_artifact
     from occ.runtime_stub import entry
 
     artifact = open_artifact(options.artifact)
-    argv = [f"--input={text}" for text in options.input] + [f"--output={text}" for text in options.output]
-    argv += [f"--trace={options.trace}"] if options.trace else []
-    argv += ["--stats"] if options.stats else []
-    code = entry.main(artifact.path, artifact.manifest, argv)
-    if code:
-        sys.exit(code)
+    entry.run(artifact.path, artifact.manifest, options)
+    return ""
 
 
-def _inspect(options: argparse.Namespace) -> None:
+def _inspect(options: argparse.Namespace) -> str:
     from occ.artifact import open_artifact
     from occ.report.ascii_map import ascii_map
     from occ.report.diff import diff_text
@@ -179,46 +169,51 @@ def _inspect(options: argparse.Namespace) -> None:
 
     artifact = open_artifact(options.artifact)
     if options.json:
-        _print_plan(artifact.plan, artifact.source, {"artifact": artifact.path})
-    elif options.program:
-        print(artifact.text, end="")
-    elif options.steps:
-        print(step_table(artifact.plan))
-    elif options.map:
+        return _result(artifact.plan, artifact.source, artifact.path)
+    if options.program:
+        return artifact.text
+    if options.steps:
+        return step_table(artifact.plan)
+    if options.map:
         columns, lines = shutil.get_terminal_size((120, 48))
-        print(ascii_map(artifact.plan, max(60, columns), max(8, lines - 1)))
-    elif options.diff:
+        return ascii_map(artifact.plan, max(60, columns), max(8, lines - 1))
+    if options.diff:
         other = open_artifact(options.diff)
         source = artifact.source if artifact.source == other.source else None
-        print(diff_text(other.plan, artifact.plan, source, (options.diff, artifact.path)))
-    elif options.html:
+        return diff_text(other.plan, artifact.plan, source, (options.diff, artifact.path))
+    if options.html:
         _write_text(options.html, html_page(artifact.plan, artifact.source))
-        print(f"wrote {options.html}")
-    else:
-        print(summary(artifact.plan, artifact.source))
+        return f"wrote {options.html}"
+    return summary(artifact.plan, artifact.source)
 
 
-def _verify(options: argparse.Namespace) -> None:
+def _verify(options: argparse.Namespace) -> str:
     from occ.artifact import check_weights, open_artifact
 
     artifact = open_artifact(options.artifact)
     check_weights(artifact.path, artifact)
     tiles = len(artifact.plan.sizing.tiles)
-    print(f"{artifact.path}: plan, program, runtime and {tiles} tiles are sound")
-
-
-def _replan(options: argparse.Namespace) -> None:
-    from occ.api import replan
-
-    target = _given_target(options)
-    compiled = replan(
-        options.artifact, options.budget, options.output, target=target, progress=_progress(options.json)
-    )
     if options.json:
-        _print_plan(compiled.plan, compiled.source, {"artifact": str(compiled.path)})
+        return _json({"artifact": artifact.path, "tiles": tiles, "sound": True})
+    return f"{artifact.path}: plan, program, runtime and {tiles} tiles are sound"
 
 
-def _bench(options: argparse.Namespace) -> None:
+def _replan(options: argparse.Namespace) -> str:
+    from occ.api import parse_budget, replan
+
+    parse_budget(options.budget)
+    compiled = replan(
+        options.artifact,
+        options.budget,
+        options.output,
+        threads=options.threads,
+        target=_given_target(options),
+        progress=_progress(options.json),
+    )
+    return _result(compiled.plan, compiled.source, str(compiled.path)) if options.json else ""
+
+
+def _bench(options: argparse.Namespace) -> str:
     from occ.artifact import open_artifact
     from occ.report.text import bench_table
     from occ.runtime_stub.machine import set_openmp
@@ -231,22 +226,25 @@ def _bench(options: argparse.Namespace) -> None:
     from occ.bench import bench
 
     measured = bench(artifact, options.model, options.runs)
-    print(json.dumps(measured.as_dict(), indent=1) if options.json else bench_table(measured))
+    return _json(measured.as_dict()) if options.json else bench_table(measured)
 
 
-def _profile(options: argparse.Namespace) -> None:
+def _profile(options: argparse.Namespace) -> str:
     from occ.target import local_target
 
-    target = local_target(Path(options.output).absolute().parent, options.threads)
-    target.write(options.output)
-    print(f"wrote {options.output}: {target.summary()}")
+    output = Path(options.output)
+    target = local_target(output.absolute().parent, options.threads)
+    target.write(output)
+    if options.json:
+        return _json({"profile": str(output), **json.loads(output.read_bytes())})
+    return f"wrote {output}: {target.summary()}"
 
 
-def _cache(options: argparse.Namespace) -> None:
-    if options.clear:
-        print(f"{cache.cache_dir()}: {format_bytes(cache.clear())} deleted")
-    else:
-        print(f"{cache.cache_dir()}: {format_bytes(cache.cache_nbytes())}")
+def _cache(options: argparse.Namespace) -> str:
+    nbytes = cache.clear() if options.clear else cache.cache_nbytes()
+    if options.json:
+        return _json({"cache": str(cache.cache_dir()), "nbytes": nbytes, "deleted": options.clear})
+    return f"{cache.cache_dir()}: {format_bytes(nbytes)}{' deleted' if options.clear else ''}"
 
 
 def _write_text(path: str, text: str) -> None:
@@ -254,12 +252,6 @@ def _write_text(path: str, text: str) -> None:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _target(options: argparse.Namespace, output: Path) -> Any:
-    from occ.target import local_target
-
-    return _given_target(options) or local_target(output.absolute().parent, options.threads)
 
 
 def _given_target(options: argparse.Namespace) -> Any:
@@ -272,19 +264,24 @@ def _given_target(options: argparse.Namespace) -> Any:
     return read_target(options.target)
 
 
-def _progress(quiet: bool) -> Callable[[str], None]:
+def _progress(silent: bool) -> Callable[[str], None]:
     began = time.monotonic()
 
     def show(line: str) -> None:
         print(f"[{time.monotonic() - began:6.1f} s] {line}", flush=True)
 
-    return (lambda line: None) if quiet else show
+    return (lambda line: None) if silent else show
 
 
-def _print_plan(plan: Any, source: Any, extra: dict[str, Any]) -> None:
+def _result(plan: Any, source: Any, path: str) -> str:
+    """A plan's figures as JSON, beside the path of its artifact."""
     from occ.report.facts import facts
 
-    print(json.dumps({**extra, **facts(plan, source)}, indent=1))
+    return _json({"artifact": path, **facts(plan, source)})
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1)
 
 
 if __name__ == "__main__":

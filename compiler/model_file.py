@@ -42,7 +42,8 @@ def load_model_file(spec: str, weights: str | Path | None = None) -> ModelFile:
     """
     path, attribute = _split(spec)
     if not path.is_file():
-        raise UsageError(f"{path} does not exist; pass a file that defines `model` and `example_inputs`")
+        trouble = "is not a file" if path.exists() else "does not exist"
+        raise UsageError(f"{path} {trouble}; pass a file that defines `model` and `example_inputs`")
     with quiet():
         namespace = _execute(path)
         module = _defined(path, namespace, attribute, nn.Module, "an nn.Module")
@@ -157,7 +158,8 @@ def _guarded(path: Path, action: Callable[[], Any]) -> Any:
     try:
         return action()
     except SyntaxError as error:
-        where = f"{Path(error.filename or path).name}:{error.lineno}"
+        line = f":{error.lineno}" if error.lineno is not None else ""
+        where = f"{Path(error.filename or path).name}{line}"
         raise UsageError(f"{path} raised {type(error).__name__} at {where}: {error.msg}") from error
     except (Exception, SystemExit) as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path.absolute()]

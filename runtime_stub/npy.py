@@ -20,10 +20,11 @@ def read_npy(path: str, spec: dict[str, Any]) -> Tensor:
     Raises InputError where the file cannot be read as one array. Nothing is unpickled.
     """
     try:
-        array = numpy.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            array = numpy.lib.format.read_array(file, allow_pickle=False)
         tensor = torch.from_numpy(numpy.require(array, requirements="W"))
-    except (OSError, ValueError, TypeError, AttributeError, EOFError) as error:
-        reason = " ".join(str(error).split())
+    except (OSError, ValueError, TypeError, EOFError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"cannot read input {spec['name']!r} from {path}: {reason}") from error
     if spec["dtype"] == "bfloat16" and tensor.dtype is torch.float32:
         return tensor.to(torch.bfloat16)

@@ -76,8 +76,12 @@ def _collect(tree: Tree, value: object, where: str, leaves: dict[int, object]) -
         leaves[content] = value
     elif kind == "constant":
         expected = constant(content)
-        if isinstance(value, Tensor) or not (value == expected or (value != value and expected != expected)):
-            raise InputError(f"{where} was {expected!r} when the model was compiled and has to be so again")
+        if not _same_constant(value, expected):
+            passed = repr(value) if isinstance(value, (int, float, str, type(None))) else type(value).__name__
+            raise InputError(
+                f"{where} was {expected!r} when the model was compiled, not {passed};"
+                " pass the same or compile again"
+            )
     elif kind == "dict":
         keys = [key for key, _ in content]
         if not isinstance(value, Mapping) or set(value) != set(keys):
@@ -89,6 +93,13 @@ def _collect(tree: Tree, value: object, where: str, leaves: dict[int, object]) -
             raise InputError(f"{where} must be a {kind} of {len(content)}")
         for index, part in enumerate(content):
             _collect(part, value[index], f"{where}[{index}]", leaves)
+
+
+def _same_constant(value: object, expected: object) -> bool:
+    """Whether a run with `value` is the run that was compiled; 2 and 2.0, or 1 and True, are not the same."""
+    if not isinstance(value, type(expected)) or isinstance(value, bool) is not isinstance(expected, bool):
+        return False
+    return value == expected or (value != value and expected != expected)
 
 
 def _expected(names: Sequence[str]) -> str:

@@ -60,8 +60,8 @@ def bind_interface(lowering: Lowering, captured: Captured, name: str) -> Interfa
     lowering.shared = _shared_weights(captured, nodes)
     lowering.run(list(graph.nodes))
     outputs = _bind_outputs(lowering, [nodes[output] for output in captured.outputs])
-    for placeholder, result in {**captured.mutated_buffers, **captured.mutated_inputs}.items():
-        lowering.emit(nodes[result], "copy", {"source": lowering.results[nodes[result]]}, bound[placeholder])
+    changed = {**captured.mutated_buffers, **captured.mutated_inputs}
+    _emit_updates(lowering, [(nodes[result], bound[name]) for name, result in changed.items()])
     return Interface(
         name=name,
         inputs=inputs,
@@ -71,6 +71,22 @@ def bind_interface(lowering: Lowering, captured: Captured, name: str) -> Interfa
         output_tree=captured.output_tree,
         activation_peak=captured.activation_peak,
     )
+
+
+def _emit_updates(lowering: Lowering, updates: list[tuple[Node, Traced]]) -> None:
+    """Copy results onto the inputs and states that the model changes. A result that shows another of these
+    (two states that change places) is read before anything is written."""
+    written = {target.buffer for _, target in updates}
+    sources = {node: lowering.tensor(lowering.results[node]) for node, _ in updates}
+    for node, source in sources.items():
+        if source.buffer in written:
+            staged = lowering.new(
+                f"{node.name}_before", source.meta.shape, source.meta.dtype, dense_of(source.meta)
+            )
+            lowering.emit(node, "copy", {"source": source}, staged)
+            sources[node] = staged
+    for node, target in updates:
+        lowering.emit(node, "copy", {"source": sources[node]}, target)
 
 
 def _shared_weights(captured: Captured, nodes: dict[str, Node]) -> frozenset[int]:

@@ -50,6 +50,10 @@ LAZY = frozenset({"_conj.default", "_neg_view.default"})
 IGNORED = frozenset({"_assert_tensor_metadata.default", "_assert_async.msg", "_assert_scalar.default"})
 
 
+OWN_NAMESPACES = frozenset({"aten", "prims", "quantized", "quantized_decomposed"})
+"""Operators that come with torch; a fallback to any other would need its library on the device."""
+
+
 @dataclass(slots=True)
 class Lowering:
     """The state of one walk: the draft, the constants, and what each node became."""
@@ -285,9 +289,15 @@ class Lowering:
     def fallback(self, node: Node, operands: dict[str, Any]) -> Any:
         """The functional operator, its results copied in; results nobody reads are left out."""
         expected = node.meta["val"]
+        namespace = node.target.namespace  # type: ignore[union-attr]
+        if namespace not in OWN_NAMESPACES:
+            raise UsageError(
+                f"{node.name} ({module_path(node) or 'the model'}) uses the operator {node.target}, which torch"
+                " itself does not have; a device with torch alone could not run it"
+            )
         name = f"aten.{op_name(node.target)}"
-        if node.target.namespace != "aten":  # type: ignore[union-attr]
-            name = f"torch.ops.{node.target.namespace}.{op_name(node.target)}"  # type: ignore[union-attr]
+        if namespace != "aten":
+            name = f"torch.ops.{namespace}.{op_name(node.target)}"
         args: dict[str, Any] = {"op": Symbol(name)}
         schema = node.target._schema  # type: ignore[union-attr]
         keywords = {a.name for a in schema.arguments if a.kwarg_only}

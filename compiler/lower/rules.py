@@ -623,6 +623,17 @@ def cast(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
     return out
 
 
+def copy(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
+    """What `self` holds after `self.copy_(src)`: `src` in the type and shape of `self`."""
+    source = low.tensor(operands["src"])
+    result = node.meta["val"]
+    if source.meta.dtype == result.dtype and source.meta.shape == result.shape:
+        return source
+    out = low.new(node.name, result.shape, result.dtype)
+    low.emit(node, "copy", {"source": source}, out)
+    return out
+
+
 def filled(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
     """full, zeros, ones and their like-variants, too large to be stored."""
     result = node.meta["val"]
@@ -661,6 +672,7 @@ _FILLED = (
     "new_ones.default",
     "new_full.default",
     "fill.Scalar",
+    "zero.default",
     "empty.memory_format",
     "new_empty.default",
 )
@@ -699,6 +711,7 @@ RULES: dict[str, Rule] = {
     "slice_scatter.default": slice_scatter,
     "_to_copy.default": cast,
     "type_as.default": cast,
+    "copy.default": copy,
     "as_strided.default": as_strided,
     **dict.fromkeys(_FILLED, filled),
 }

@@ -133,6 +133,8 @@ def _may_overwrite(
         return False
     if source.kind is BufferKind.ACTIVATION and last_write.get(root, -1) >= index:
         return False
+    if source.kind is BufferKind.STATE and not _outlives_updates(draft, step, root, index, last_read):
+        return False
     same_bytes = (
         offset == 0
         and operand.is_whole(source)
@@ -145,6 +147,28 @@ def _may_overwrite(
     # Only a pointwise kernel may read, as another operand too, what it overwrites.
     alone = len(readers) == 1 or kernel_named(step.kernel).pointwise
     return same_bytes and alone and all(_same_view(other, operand) for other in readers)
+
+
+def _outlives_updates(
+    draft: Draft, step: StepDraft, state: int, index: int, last_read: dict[int, int]
+) -> bool:
+    """Whether a result could lie in the bytes of `state` until it is read for the last time: what updates the
+    state later is the result itself, or comes after that."""
+    out = step.outs[0]
+    for later, update in enumerate(draft.steps[index + 1 :], index + 1):
+        if not any(written.buffer == state for written in update.outs):
+            continue
+        source = update.args.get("source")
+        is_result = (
+            update.kernel == "copy"
+            and isinstance(source, Traced)
+            and _same_view(source, out)
+            and source.meta.dtype == update.outs[0].meta.dtype
+            and same_layout(source.meta, update.outs[0].meta.stride())
+        )
+        if not is_result and last_read.get(out.buffer, -1) >= later:
+            return False
+    return True
 
 
 def _same_view(one: Traced, other: Traced) -> bool:

@@ -99,11 +99,17 @@ def _changed(tensor: Tensor, run: int) -> Tensor:
     """Other numbers at each run, in the same layout."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return _copied(tensor)
-    return _copied(tensor).mul_(1.0 - 0.25 * run)
+    return _copied(tensor * (1.0 - 0.25 * run), tensor)
 
 
-def _copied(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
+def _copied(numbers: Tensor, like: Tensor | None = None) -> Tensor:
+    """A copy with the strides of `like` (or its own)."""
+    like = numbers if like is None else like
+    broadcast = [dim for dim in range(like.dim()) if like.stride(dim) == 0]
+    for dim in broadcast:
+        numbers = numbers.narrow(dim, 0, min(1, numbers.shape[dim]))
+    copy = torch.empty_strided(numbers.shape, like.stride(), dtype=like.dtype).copy_(numbers)
+    return copy.expand(like.shape) if broadcast else copy
 
 
 def _compare(found: list[Tensor], wanted: Mapping[str, Tensor]) -> None:

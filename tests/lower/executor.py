@@ -1,7 +1,7 @@
 """Runs a Program that has no plan: every buffer in memory of its own.
 
-Whatever a run has not written holds 0xFF bytes (NaN as floats), and so do the bytes around every buffer, which
-must stay so, as weights must stay what they are.
+Whatever a run has not written holds 0xFF bytes (NaN as floats), and so do the bytes around every buffer. Those
+must stay so, and weights must stay what they are.
 """
 
 from __future__ import annotations
@@ -66,8 +66,10 @@ class Executor:
         with torch.inference_mode():
             self._run_steps()
         self._check_bytes()
+        written = {program.values[value].buffer for step in program.steps for value in step.writes}
         for taken, tensor in zip(program.inputs, inputs, strict=True):
-            tensor.copy_(self.tensor(taken.value))
+            if program.values[taken.value].buffer in written:
+                tensor.copy_(self.tensor(taken.value))
         return [self.tensor(output.value) for output in program.outputs]
 
     def _run_steps(self) -> None:

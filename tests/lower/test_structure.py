@@ -1,0 +1,298 @@
+"""What the lowering shares, folds, stores and lays out, seen in the program."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from occ.ir import Buffer, BufferKind, Program
+from occ.lower import Lowered
+from occ.lower.filelayout import LARGEST_BLOCK, LEAST_GRAIN, SMALL_WEIGHT, grain_rows, lay_out
+from occ.units import ALIGNMENT, PAGE, round_up
+from tests.lower.comparing import PACKED, Apply, check, kernels_of, lowered
+from tests.lower.executor import bytes_of
+from tests.small_models import build
+
+X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+
+
+def buffers(program: Program, *kinds: BufferKind) -> list[Buffer]:
+    return [buffer for buffer in program.buffers if buffer.kind in kinds]
+
+
+# Sharing --------------------------------------------------------------------------------------------------
+
+
+def test_chain_of_pointwise_steps_takes_one_buffer() -> None:
+    program = check(lambda x: torch.tanh(x.exp().sin() * 2 + 1), X)
+    assert len(program.steps) == 5
+    assert [buffer.kind for buffer in program.buffers] == [BufferKind.INPUT, BufferKind.OUTPUT]
+
+
+def test_operand_that_is_read_later_keeps_its_bytes() -> None:
+    program = check(lambda x: (y := x.exp()).sin() + y, X)
+    assert len(buffers(program, BufferKind.ACTIVATION)) == 1
+    assert len(program.buffers) == 3
+
+
+def test_result_of_another_size_takes_other_bytes() -> None:
+    program = check(lambda x: x.exp().double().sin(), X)
+    assert len(buffers(program, BufferKind.ACTIVATION)) == 1
+
+
+def test_broadcast_operand_is_not_overwritten() -> None:
+    program = check(lambda x: (x.exp()[:, :1] + x.sin()).cos() + (x.exp()[:1] * x.cos()), X)
+    assert sum(kernels_of(program).values()) == 8
+
+
+def test_view_of_a_part_is_not_taken_for_the_whole() -> None:
+    """A result may not take bytes of a buffer that it covers only in part, or in another order."""
+    check(lambda x: (y := x.exp())[:, 1:3].sin() + y[:, 1:3], X)
+    check(lambda x: x.exp().t().sin().reshape(-1), X)
+    check(lambda x: (y := x.exp()).unbind(0)[0].sin() + y[2], X)
+
+
+def test_pieces_of_a_concatenation_are_computed_in_place() -> None:
+    program = check(lambda x: torch.cat([x.exp(), x.sin(), x.cos()]), X)
+    assert kernels_of(program) == {"exp": 1, "sin": 1, "cos": 1}
+    (output,) = buffers(program, BufferKind.OUTPUT)
+    values = [program.values[step.outs[0]] for step in program.steps]
+    assert [(value.buffer, value.offset) for value in values] == [
+        (output.id, index * X.nbytes) for index in range(3)
+    ]
+
+
+def test_channels_of_one_picture_are_pieces_where_they_are_contiguous() -> None:
+    """Rows of channels: contiguous in a picture of one channel each, strided in channels_last."""
+    picture = torch.randn(1, 4, 6, 5)
+    program = check(lambda x: torch.cat([x.exp(), x.sin()], 1), picture)
+    assert kernels_of(program) == {"exp": 1, "sin": 1}
+    program = check(lambda x: torch.cat([x.exp(), x.sin()], 3), picture)
+    assert kernels_of(program) == {"exp": 1, "sin": 1, "cat": 1}
+
+
+def test_part_of_two_concatenations_is_copied_into_one_of_them() -> None:
+    check(lambda x: (torch.cat([y := x.exp(), x]), torch.cat([x.sin(), y])), X)
+    check(lambda x: torch.cat([torch.cat([y := x.exp(), x.sin()]), y]).tanh(), X)
+
+
+def test_steps_that_nobody_needs_are_dropped() -> None:
+    def function(x: Tensor) -> Tensor:
+        x.exp().sin()
+        return x.cos()
+
+    assert kernels_of(check(function, X)) == {"cos": 1}
+
+
+@pytest.mark.parametrize("name", ["resnet", "gpt2", "densenet"])
+def test_no_two_values_are_the_same_view(name: str) -> None:
+    model = build(name)
+    for pack in PACKED:
+        program = lowered_example(model.module, model.example_inputs, pack).program
+        keys = [(v.buffer, v.offset, v.dtype, v.shape, v.strides, v.packing) for v in program.values]
+        assert len(set(keys)) == len(keys)
+
+
+def lowered_example(module: nn.Module, inputs: object, pack: bool) -> Lowered:
+    if isinstance(inputs, dict):
+        return lowered(module, pack=pack, **inputs)
+    assert isinstance(inputs, tuple)
+    return lowered(module, *inputs, pack=pack)
+
+
+# Folding --------------------------------------------------------------------------------------------------
+
+
+def test_what_would_store_more_than_it_saves_is_computed() -> None:
+    """A mask of 4 MB is computed from two small vectors at every run; one of 40 kB is stored."""
+
+    def mask(size: int, rows: Tensor, columns: Tensor) -> Tensor:
+        return rows[:size, None] > columns[None, :size]
+
+    vectors = {"rows": torch.arange(2048), "columns": torch.arange(2048)}
+    large = lowered(Apply(lambda x, **w: mask(2048, **w) & (x > 0), **vectors), torch.ones(1)).program
+    assert large.weights_nbytes == 2 * 2048 * 8
+    small = lowered(Apply(lambda x, **w: mask(200, **w) & (x > 0), **vectors), torch.ones(1)).program
+    assert small.weights_nbytes == 200 * 200
+
+
+def test_a_transposed_weight_is_the_same_weight() -> None:
+    weight = torch.randn(4, 4)
+    program = check(Apply(lambda x, w: (x @ w.t()) @ w, w=weight), X)
+    assert program.weights_nbytes == weight.nbytes
+
+
+def test_a_broadcast_weight_is_stored_without_repeats() -> None:
+    program = check(Apply(lambda x, w: x + w.expand(3, 4), w=torch.randn(1, 4)), X)
+    assert program.weights_nbytes == 16
+    program = check(Apply(lambda x, w: x[:, None] + w[:, None].expand(3, 5, 4), w=torch.randn(3, 4)), X)
+    assert program.weights_nbytes == 48
+
+
+# Weights --------------------------------------------------------------------------------------------------
+
+
+def tied() -> nn.Module:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(50, 16)
+            self.layers = nn.ModuleList([nn.Linear(16, 16), nn.Linear(16, 16)])
+            self.layers[1].weight = self.layers[0].weight
+            self.head = nn.Linear(16, 50, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            x = self.table(tokens)
+            for layer in self.layers:
+                x = torch.tanh(layer(x))
+            return self.head(x)
+
+    return Tied()
+
+
+def test_tied_weights_are_stored_once() -> None:
+    program = check(tied(), torch.randint(50, (2, 30)))
+    assert program.weights_nbytes == (50 * 16 + 16 * 16 + 2 * 16) * 4
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet", "gpt2", "lstm_lm", "t5"])
+def test_no_bytes_are_stored_twice(name: str) -> None:
+    model = build(name)
+    program = lowered_example(model.module, model.example_inputs, False)
+    seen: dict[bytes, str] = {}
+    for buffer, tensor in program.weights.items():
+        content = bytes_of(tensor).numpy().tobytes()
+        if len(content) < 1024 or content.count(content[:4]) * 4 == len(content):
+            continue  # zeros and ones may well be equal
+        assert content not in seen, f"{program.program.buffers[buffer].name} is {seen[content]}"
+        seen[content] = program.program.buffers[buffer].name
+
+
+def test_weights_are_named_after_the_parameters() -> None:
+    program = check(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)), X)
+    names = {buffer.name for buffer in buffers(program, BufferKind.WEIGHT)}
+    assert names == {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+
+def test_steps_know_the_module_that_they_come_from() -> None:
+    program = check(nn.Sequential(nn.Linear(4, 5), nn.Sequential(nn.Tanh())), X)
+    assert [step.module for step in program.steps] == ["0", "1.0"]
+
+
+# The file -------------------------------------------------------------------------------------------------
+
+
+def check_layout(program: Program) -> None:
+    """Grains in order of first use, without gaps inside a weight, each large weight from a page on."""
+    used = [program.values[value].buffer for step in program.steps for value in step.reads]
+    weights = [b for b in dict.fromkeys(used) if program.buffers[b].kind is BufferKind.WEIGHT]
+    assert list(dict.fromkeys(grain.weight for grain in program.grains)) == weights
+    for before, after in pairwise(program.grains):
+        assert before.file_offset + before.nbytes <= after.file_offset
+    for weight in weights:
+        grains = [grain for grain in program.grains if grain.weight == weight]
+        nbytes = program.buffers[weight].nbytes
+        assert [grain.first for grain in grains] == [0, *(grain.end for grain in grains[:-1])]
+        assert grains[-1].end == nbytes
+        assert len({grain.file_offset - grain.first for grain in grains}) == 1
+        if nbytes >= SMALL_WEIGHT:
+            assert all(grain.file_offset % PAGE == 0 for grain in grains)
+        else:
+            assert len(grains) == 1
+            assert grains[0].file_offset % ALIGNMENT == 0
+    end = program.grains[-1].file_offset + program.grains[-1].nbytes if program.grains else 0
+    states = [state for state in program.states if state.file_offset is not None]
+    for state in states:
+        assert state.file_offset is not None
+        assert state.file_offset % PAGE == 0
+        assert state.file_offset >= end
+        end = state.file_offset + program.buffers[state.buffer].nbytes
+    assert program.file_nbytes == round_up(end, PAGE)
+    assert program.weights_nbytes == sum(program.buffers[weight].nbytes for weight in weights)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 300), st.sampled_from([0, 1, 4, 60, 300, 4096, 5000, 65536])), max_size=12
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_layout_of_any_weights(sizes: list[tuple[int, int]]) -> None:
+    weights = [(index, rows, row_nbytes) for index, (rows, row_nbytes) in enumerate(sizes)]
+    grains, file_nbytes = lay_out(weights)
+    assert file_nbytes % PAGE == 0
+    position = 0
+    for index, rows, row_nbytes in weights:
+        own = [grain for grain in grains if grain.weight == index]
+        assert sum(grain.nbytes for grain in own) == rows * row_nbytes
+        for grain in own:
+            assert grain.file_offset >= position
+            assert grain.file_offset - grain.first == own[0].file_offset
+            assert grain.first % max(row_nbytes, 1) == 0, "a grain is whole rows"
+            position = grain.file_offset + grain.nbytes
+        if len(own) > 1:
+            assert all(grain.nbytes % PAGE == 0 for grain in own[:-1])
+    assert position <= file_nbytes < position + PAGE
+
+
+@pytest.mark.parametrize(("rows", "row_nbytes"), [(4096, 16384), (1000, 2048), (30000, 3072), (77, 4100)])
+def test_grains_are_whole_pages_and_whole_rows(rows: int, row_nbytes: int) -> None:
+    count = grain_rows(rows, row_nbytes)
+    assert count == rows or (count * row_nbytes) % PAGE == 0
+    assert count == rows or LEAST_GRAIN <= count * row_nbytes <= max(2 * LARGEST_BLOCK, PAGE * row_nbytes)
+
+
+def test_splits_follow_the_grains() -> None:
+    program = lowered(nn.Linear(1024, 512, bias=True), torch.randn(2, 1024)).program
+    (step,) = program.steps
+    (rows, _) = (axis for axis in step.splits if axis.name in ("weight_rows", "rows"))
+    assert rows.name == "weight_rows"
+    sizes = {grain.nbytes for grain in program.grains if grain.nbytes > SMALL_WEIGHT}
+    assert sizes == {rows.granule * 1024 * 4}
+
+
+def test_pieces_of_a_packed_weight_are_weights_of_their_own() -> None:
+    if True not in PACKED:
+        pytest.skip("oneDNN's packed weights do not work on this machine")
+    program = lowered(nn.Linear(1024, 1500), torch.randn(2, 1024), pack=True).program
+    products = [step for step in program.steps if step.kernel == "product"]
+    assert len(products) == 3
+    weights = {dict(step.args)["weight"] for step in products}
+    assert len(weights) == 3
+    values = [value for value in program.values if value.packing is not None]
+    assert sum(value.packing.shape[0] for value in values if value.packing) == 1500
+    check_layout(program)
+
+
+def test_layout_of_a_model_with_state_and_small_and_large_weights() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(600, 64)
+            self.layers = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64))
+            self.register_buffer("kept", torch.ones(2, 64))
+            self.register_buffer("count", torch.zeros(1))
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            x = self.layers(self.table(tokens)) + self.kept
+            self.kept.copy_(x)
+            self.count += 1
+            return F.linear(x, self.table.weight)
+
+    program = check(Model(), torch.tensor([3, 500]), runs=3)
+    check_layout(program)
+    assert len(program.states) == 2
+
+
+@pytest.mark.parametrize("name", ["resnet", "gpt2_decode", "mobilenet_v3"])
+def test_layout_of_models(name: str) -> None:
+    model = build(name)
+    for pack in PACKED:
+        check_layout(lowered_example(model.module, model.example_inputs, pack).program)
