@@ -20,8 +20,8 @@ class ZooModel(NamedTuple):
 
 
 RESIDUAL_SCALE = 0.2
-"""Weight of the last batch norm of a residual block. Training leaves it small; at 1, the 50 blocks of ResNet-152
-amplify rounding until eager in fp32 itself is 4e-4 away from fp64."""
+"""Weight of the last batch norm of a residual block. Training leaves it small; at 1, the 50 blocks of
+ResNet-152 amplify rounding until eager in fp32 itself is 4e-4 away from fp64."""
 
 
 def call(model: ZooModel) -> object:

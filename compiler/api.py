@@ -10,13 +10,13 @@ from torch import nn
 from occ.artifact import open_artifact
 from occ.codegen.bundle import replan_artifact
 from occ.errors import ArtifactError, UsageError
+from occ.goals import parse_goal
 from occ.model_file import as_call
 from occ.pipeline import Compiled, Progress, compile_model, planned
 from occ.report.dump import Dump
 from occ.runtime_stub.integrity import DamageError
 from occ.runtime_stub.program import Program
 from occ.target import Target, local_target
-from occ.units import parse_bytes
 
 
 def compile(
@@ -25,6 +25,8 @@ def compile(
     budget: str | int | None = None,
     output: str | Path = "model.occ",
     *,
+    slowdown: str | float | None = None,
+    latency: str | float | None = None,
     name: str | None = None,
     threads: int | None = None,
     target: Target | None = None,
@@ -36,22 +38,24 @@ def compile(
 
     `example_inputs` is a tuple of positional arguments, a dict of keyword arguments, or a pair of both; the
     program takes inputs of just those shapes and types. `budget` is bytes or a text such as "512MB"; None or
-    "unlimited" keeps all weights resident. `target` is what the program is planned for, by default this
-    machine with `threads` threads (all cores). With `portable` the artifact runs on other processors too,
-    more slowly. `dump` is a directory that gets each stage as a text file.
+    "unlimited" keeps all weights resident, "min" is the smallest that works, "auto" the smallest whose
+    predicted latency is within `slowdown` ("5%" or 0.05, the default) of unlimited. With `latency` ("120ms"
+    or seconds) and no budget it is the smallest that is predicted to meet that. `target` is what the program
+    is planned for, by default this machine with `threads` threads (all cores). With `portable` the artifact
+    runs on other processors too, more slowly. `dump` is a directory that gets each stage as a text file.
 
-    Raises UsageError for a model or inputs that cannot be compiled and an output that cannot be written, and
-    BudgetError, which names the smallest budget that works, where the budget is below it. Nothing is written
-    then.
+    Raises UsageError for a model or inputs that cannot be compiled, a latency that no budget meets and an
+    output that cannot be written, and BudgetError, which names the smallest budget that works, where the
+    budget is below it. Nothing is written then.
     """
     output = Path(output)
-    limit = parse_budget(budget)
+    goal = parse_goal(budget, slowdown, latency)
     _check_writable(output)
     return compile_model(
         name or type(module).__name__,
         module,
         *as_call(example_inputs),
-        budget=limit,
+        goal=goal,
         output=output,
         target=target or local_target(output.absolute().parent, threads),
         portable=portable,
@@ -78,36 +82,32 @@ def replan(
     budget: str | int | None,
     output: str | Path,
     *,
+    slowdown: str | float | None = None,
+    latency: str | float | None = None,
     threads: int | None = None,
     target: Target | None = None,
     progress: Progress = lambda line: None,
 ) -> Compiled:
     """Plan an artifact for another budget, without the model; its weights are copied as they are.
 
+    `budget`, `slowdown` and `latency` are those of `compile`.
     It is planned for `target`, by default this machine with `threads` threads (as many as before).
     Raises what `compile` raises, and ArtifactError for a damaged artifact.
     """
     output = Path(output)
-    limit = parse_budget(budget)
+    goal = parse_goal(budget, slowdown, latency)
     artifact = open_artifact(path)
     _check_writable(output)
     threads = artifact.plan.machine.threads if threads is None else threads
     made = planned(
         artifact.source,
-        limit,
+        goal,
         target or local_target(output.absolute().parent, threads),
         progress,
         Dump(None),
     )
     replan_artifact(path, output, made)
     return Compiled(output, made, artifact.source)
-
-
-def parse_budget(budget: str | int | None) -> int | None:
-    """Bytes, or None for no limit. Raises UsageError for text that is no size."""
-    if budget is None or (isinstance(budget, str) and budget.strip().lower() == "unlimited"):
-        return None
-    return parse_bytes(budget)
 
 
 def _check_writable(output: Path) -> None:

@@ -32,6 +32,8 @@ EPILOG = """examples:
   occ inspect model.occ --steps
   occ replan model.occ --budget 256MB -o small.occ
   occ bench model.occ --model model.py
+  occ sweep model.py --html curve.html
+  occ explain model.occ
 """
 
 
@@ -115,6 +117,25 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("--threads", type=int, help="default: all cores")
     profile.add_argument("--json", action="store_true", help="print the profile as JSON too")
 
+    swept = add("sweep", _sweep, "predict, or measure, the latency at many budgets")
+    swept.add_argument("model", metavar="MODEL.py[:name]|MODEL.occ")
+    swept.add_argument("--budgets", metavar="SIZE,SIZE,...", help="default: a dozen, from min to unlimited")
+    swept.add_argument("--measure", action="store_true", help="also run every plan, in a process of its own")
+    swept.add_argument("--runs", type=int, default=10, help="the median of so many runs (default 10)")
+    swept.add_argument("--html", metavar="CURVE.html", help="write the curve as one page")
+    swept.add_argument("--png", metavar="CURVE.png", help="draw the curve; needs matplotlib")
+    swept.add_argument("--weights", metavar="FILE.safetensors", help="weights to load into the model")
+    swept.add_argument("--portable", action="store_true", help="plain weights, for any processor; slower")
+    _add_target(swept)
+
+    explain = add("explain", _explain, "say in sentences what an artifact's plan is bound by")
+    explain.add_argument("artifact")
+    explain.add_argument("--budget", metavar="SIZE", help="explain this budget; default: the artifact's own")
+    _add_target(explain)
+
+    completion = add("completion", _completion, "print a completion script for a shell")
+    completion.add_argument("shell", choices=["bash", "zsh", "fish"])
+
     cached = add("cache", _cache, "say where measurements are kept and how large they are")
     cached.add_argument("--clear", action="store_true", help="delete them")
     cached.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -122,18 +143,29 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_planning(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--budget", metavar="SIZE", help="such as 512MB or 64MiB; default: unlimited")
+    parser.add_argument(
+        "--budget", metavar="SIZE", help="such as 512MB or 64MiB, or min, auto or unlimited (the default)"
+    )
+    parser.add_argument(
+        "--slowdown", metavar="SHARE", help="with --budget auto: so much slower than unlimited (default 5%%)"
+    )
+    parser.add_argument("--latency", metavar="TIME", help="the smallest budget that meets it, such as 120ms")
+    _add_target(parser)
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="PROFILE.json", help="made by occ profile; default: this machine")
     parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _compile(options: argparse.Namespace) -> str:
-    from occ.api import compile, parse_budget
+    from occ.api import compile
+    from occ.goals import parse_goal
     from occ.model_file import load_model_file
 
     # What is wrong with an option is said before the model is loaded, which may take long.
-    parse_budget(options.budget)
+    parse_goal(options.budget, options.slowdown, options.latency)
     target = _given_target(options)
     model = load_model_file(options.model, options.weights)
     compiled = compile(
@@ -141,6 +173,8 @@ def _compile(options: argparse.Namespace) -> str:
         model.example_inputs,
         options.budget,
         f"{model.name}.occ" if options.output is None else options.output,
+        slowdown=options.slowdown,
+        latency=options.latency,
         name=model.name,
         threads=options.threads,
         target=target,
@@ -199,13 +233,14 @@ def _verify(options: argparse.Namespace) -> str:
 
 
 def _replan(options: argparse.Namespace) -> str:
-    from occ.api import parse_budget, replan
+    from occ.api import replan
 
-    parse_budget(options.budget)
     compiled = replan(
         options.artifact,
         options.budget,
         options.output,
+        slowdown=options.slowdown,
+        latency=options.latency,
         threads=options.threads,
         target=_given_target(options),
         progress=_progress(options.json),
@@ -227,6 +262,69 @@ def _bench(options: argparse.Namespace) -> str:
 
     measured = bench(artifact, options.model, options.runs)
     return _json(measured.as_dict()) if options.json else bench_table(measured)
+
+
+def _sweep(options: argparse.Namespace) -> str:
+    from occ.report.curve import curve_page, write_png
+    from occ.study import study
+    from occ.sweep import parse_budgets, sweep, table
+    from occ.trial import trial_latency
+
+    if options.runs < 1:
+        raise UsageError(f"--runs must be at least 1, not {options.runs}")
+    budgets = None if options.budgets is None else parse_budgets(options.budgets)
+    folder = Path(options.html or options.png or ".").absolute().parent
+    progress = _progress(options.json)
+    with study(
+        options.model,
+        folder,
+        target=_given_target(options),
+        threads=options.threads,
+        weights=options.weights,
+        portable=options.portable,
+        progress=progress,
+    ) as studied:
+        swept = sweep(
+            studied.plans,
+            studied.target.reader,
+            budgets,
+            (lambda plan: trial_latency(plan, studied.write, folder, options.runs))
+            if options.measure
+            else None,
+            progress,
+        )
+    if options.html:
+        _write_text(options.html, curve_page(swept))
+        progress(f"wrote {options.html}")
+    if options.png:
+        write_png(swept, options.png)
+        progress(f"wrote {options.png}")
+    return _json(swept.as_dict()) if options.json else table(swept)
+
+
+def _explain(options: argparse.Namespace) -> str:
+    from occ.errors import BudgetError
+    from occ.report.advice import advise, advise_below
+    from occ.study import study
+    from occ.units import parse_bytes
+
+    limit = None if options.budget is None else parse_bytes(options.budget)
+    folder = Path(options.artifact).absolute().parent
+    with study(options.artifact, folder, target=_given_target(options), threads=options.threads) as studied:
+        reader = studied.target.reader
+        try:
+            plan = studied.plan if limit is None else studied.plans.plan(limit)
+            advice = advise(plan, studied.source, studied.plans, reader)
+        except BudgetError:
+            assert limit is not None
+            advice = advise_below(limit, studied.source, studied.plans, reader)
+    return _json(advice.as_dict()) if options.json else advice.text()
+
+
+def _completion(options: argparse.Namespace) -> str:
+    from occ.completion import completion
+
+    return completion(_parser(), options.shell)
 
 
 def _profile(options: argparse.Namespace) -> str:

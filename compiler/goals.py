@@ -94,9 +94,9 @@ def parse_goal(
 ) -> Goal:
     """Read a goal as users write it.
 
-    `budget` is None, "unlimited", "min", "auto", a size such as "512MB" or bytes. `slowdown` goes with "auto":
-    "5%" or 0.05. `latency` stands in place of a budget: "120ms" or seconds. Raises UsageError for anything
-    else.
+    `budget` is None, "unlimited", "min", "auto", a size such as "512MB" or bytes. `slowdown` goes with
+    "auto": "5%" or 0.05. `latency` stands in place of a budget: "120ms" or seconds. Raises UsageError for
+    anything else.
     """
     word = budget.strip().lower() if isinstance(budget, str) else None
     if slowdown is not None and word != "auto":
@@ -160,10 +160,10 @@ def plan_for(goal: Goal, planner: Planner, progress: Progress = lambda line: Non
         return first_within(unlimited.prediction.latency * (1.0 + goal.slowdown), planner, progress)
     if unlimited.prediction.latency > goal.seconds:
         raise UsageError(
-            f"{unlimited.program.name} cannot meet a latency of {format_seconds(goal.seconds)} with any budget:"
-            f" with all weights in memory ({format_bytes(unlimited.budget.total)}) it is predicted to take"
-            f" {format_seconds(unlimited.prediction.latency)}, all of it computing; ask for that, or compile"
-            " for more threads or a faster target"
+            f"{unlimited.program.name} cannot meet a latency of {format_seconds(goal.seconds)} with any"
+            f" budget: with all weights in memory ({format_bytes(unlimited.budget.total)}) it is predicted to"
+            f" take {format_seconds(unlimited.prediction.latency)}, all of it computing; ask for that, or"
+            " compile for more threads or a faster target"
         )
     return first_within(goal.seconds, planner, progress)
 

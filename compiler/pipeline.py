@@ -14,10 +14,11 @@ from occ.capture import capture
 from occ.codegen.bundle import write_artifact
 from occ.codegen.emit import emit
 from occ.codegen.weights import WeightBytes
+from occ.goals import Goal, Plans, plan_for
 from occ.ir import Machine, Plan, Program
-from occ.lower import lower
+from occ.lower import Lowered, lower
 from occ.measure import Measurer
-from occ.planning import PlanningTarget, plan
+from occ.planning import PlanningTarget
 from occ.report.dump import Dump
 from occ.report.text import claim
 from occ.runtime_stub.packed import probe
@@ -43,7 +44,7 @@ def compile_model(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     *,
-    budget: int | None,
+    goal: Goal,
     output: Path,
     target: Target,
     portable: bool,
@@ -52,10 +53,33 @@ def compile_model(
 ) -> Compiled:
     """Compile `module`, called as `module(*args, **kwargs)`, into the artifact `output`.
 
-    `budget` is in bytes; None keeps all weights resident. With `portable`, weights are stored as plain
+    `goal` is the budget, or what chooses one (see `occ.goals`). With `portable`, weights are stored as plain
     tensors, which run on any machine. Raises UsageError for what cannot be compiled and
     BudgetError for a budget that is too small; then nothing is written.
     """
+    lowered = captured_and_lowered(
+        name, module, args, kwargs, target=target, portable=portable, progress=progress, dump=dump
+    )
+    source = lowered.program
+    made = planned(source, goal, target, progress, dump)
+    write_artifact(output, made, source, weight_bytes(lowered.weights))
+    progress(f"wrote {output} ({format_bytes(output.stat().st_size)})")
+    progress(claim(made))
+    return Compiled(output, made, source)
+
+
+def captured_and_lowered(
+    name: str,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    target: Target,
+    portable: bool,
+    progress: Progress,
+    dump: Dump,
+) -> Lowered:
+    """The unsplit program of a module, with its weights; the arguments are those of `compile_model`."""
     captured = capture(module, (args, dict(kwargs)))
     progress(f"captured {len(captured.exported.graph.nodes)} operators")
     lowered = lower(captured, name, pack=not portable and packs_for(target, progress))
@@ -65,17 +89,13 @@ def compile_model(
         f"lowered to {len(source.steps)} steps, {format_bytes(source.weights_nbytes)} of weights,"
         f" demand {format_bytes(source.demand)}"
     )
-    made = planned(source, budget, target, progress, dump)
-    write_artifact(output, made, source, weight_bytes(lowered.weights))
-    progress(f"wrote {output} ({format_bytes(output.stat().st_size)})")
-    progress(claim(made))
-    return Compiled(output, made, source)
+    return lowered
 
 
-def planned(source: Program, budget: int | None, target: Target, progress: Progress, dump: Dump) -> Plan:
-    """Plan an unsplit program for `budget` bytes on a target, and prove the plan."""
+def planned(source: Program, goal: Goal, target: Target, progress: Progress, dump: Dump) -> Plan:
+    """Plan an unsplit program for a goal on a target, and prove the plan."""
     with Measurer(target) as measurer:
-        made = plan(source, budget, planning_target(target, measurer), progress)
+        made = plan_for(goal, Plans(source, planning_target(target, measurer)), progress)
     dump.program("rewritten", made.program)
     dump.plan("planned", made, source)
     verify(made)

@@ -9,13 +9,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .ending import report
 from .errors import InputError
 from .integrity import read_member
 from .machine import check_machine, set_openmp
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .program import Program
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,6 +70,7 @@ def run(path: str, manifest: dict[str, Any], options: argparse.Namespace) -> Non
         names = [spec["name"] for spec in manifest["outputs"]]
         outputs = dict(zip(names, program.run(arrays, trace=trace), strict=True))
         stats = program.stats()
+        workspace = _workspace_line(program, arrays, outputs) if options.stats else ""
     for name, file in targets.items():
         write_npy(file, outputs[name])
     if trace is not None:
@@ -77,8 +83,25 @@ def run(path: str, manifest: dict[str, Any], options: argparse.Namespace) -> Non
             f"arena {stats.arena_nbytes / 1e6:.1f} MB, start {stats.cold_start * 1e3:.1f} ms,"
             f" run {stats.last_latency * 1e3:.1f} ms of which {stats.last_stall * 1e3:.1f} ms waiting,"
             f" read {stats.nbytes_read / 1e6:.1f} MB ({'direct' if stats.direct else 'buffered'})",
+            workspace,
+            sep="\n",
             file=sys.stderr,
         )
+
+
+def _workspace_line(program: Program, arrays: Sequence[object], outputs: Mapping[str, Tensor]) -> str:
+    """What the steps took outside the arena in one more run, against what the plan declared."""
+    from .workspace import BLOCK, largest_workspace
+
+    declared = program.manifest["budget"]["workspace"]
+    try:
+        where, taken = largest_workspace(program, arrays, outputs)
+    except OSError as error:
+        return f"workspace {declared / 1e6:.2f} MB declared; it cannot be measured here ({error})"
+    verdict = "more than" if taken > declared + BLOCK else "within"
+    return (
+        f"workspace {taken / 1e6:.2f} MB at most, in {where}: {verdict} the {declared / 1e6:.2f} MB declared"
+    )
 
 
 def _parser(path: str, manifest: dict[str, Any]) -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .arena import Arena
 from .cells import run_cells
-from .errors import HandleError, InputError
+from .errors import HandleError, IndexRangeError, InputError
 from .integrity import DamageError, check_archive, read_member
 from .jobs import Table, Tile, table_pages
 from .loader import Loader
@@ -146,6 +146,10 @@ class Program:
             self._read_states()
             self._unknown_state = False
 
+    def writable_outputs(self) -> tuple[str, ...]:
+        """Names of the outputs that `out` may give: all but views of an input or of another output."""
+        return tuple(entry[0] for entry in self._globals["OUTPUTS"] if entry[0] is not None)
+
     def stats(self) -> Stats:
         """What the program has done so far."""
         return Stats(
@@ -227,10 +231,12 @@ class Program:
                     with trace.recording(self._loader, self._filename):
                         for section in self._globals["SECTIONS"]:
                             section()
-        except BaseException:
+        except BaseException as error:
             self._primed = False
             self._unknown_state = bool(self._globals["STATES"])
             self._loader.drain()
+            if _is_index_error(error):
+                raise IndexRangeError(str(error)) from error
             raise
         self._primed = True
         self._runs += 1
@@ -283,6 +289,15 @@ def _tables(path: str, stored: Sequence[tuple[str, int, int, int]], page_crcs: b
     if begin != len(page_crcs):
         raise DamageError(f"{path} is damaged: pages.crc has {len(page_crcs)} bytes, not {begin}")
     return tables
+
+
+def _is_index_error(error: BaseException) -> bool:
+    """Whether a kernel met an index outside of what it looks into; torch has two types for that."""
+    if isinstance(error, IndexRangeError):
+        return False
+    return isinstance(error, IndexError) or (
+        isinstance(error, RuntimeError) and "out of bounds" in str(error)
+    )
 
 
 def _overlap(one: Tensor, other: Tensor) -> bool:

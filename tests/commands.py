@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import torch
 from occ.cli import main
 
 MODELS = {
-    # The embedding's rows are read from the file where the budget is small. 800 kB of weights.
+    # The embedding's rows are read from the file where the budget is small.
     "language": """
 class Language(nn.Module):
     def __init__(self):
@@ -28,12 +29,10 @@ class Language(nn.Module):
 model = Language()
 example_inputs = (torch.tensor([[1, 5, 999, 5]]),)
 """,
-    # 330 kB of weights.
     "layers": """
 model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 256))
 example_inputs = (torch.randn(4, 64),)
 """,
-    # 450 kB of weights.
     "picture": """
 model = nn.Sequential(
     nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(),
@@ -124,6 +123,15 @@ def write_model(folder: Path, name: str, text: str | None = None) -> Path:
     head = "import torch\nfrom torch import nn\ntorch.manual_seed(0)\n"
     path.write_text(head + (MODELS[name] if text is None else text))
     return path
+
+
+def smallest_budget(model: Path) -> int:
+    """Bytes of the smallest budget for a MODEL.py, as the error for a smaller one names it."""
+    done = occ("compile", model, "--budget", "1", "-o", model.with_suffix(".none"))
+    assert_refused(done, 3)
+    found = re.search(r"the smallest that works is (\d+) ", done.err)
+    assert found, done.err
+    return int(found[1])
 
 
 def assert_refused(done: Done, code: int, *words: str) -> None:

@@ -14,15 +14,13 @@ import torch
 from torch import Tensor, nn
 
 import occ
-from occ.errors import UsageError
+from occ.errors import BudgetError, UsageError
 from occ.runtime_stub.errors import HandleError, IndexRangeError, InputError
 from occ.runtime_stub.program import Program
 
 
 class Layers(nn.Module):
-    """Three layers; at SMALL bytes two thirds of the weights are read again at every run."""
-
-    SMALL = 330_000
+    """Three layers, of 460 kB."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +38,9 @@ class Layers(nn.Module):
 def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact of Layers that streams."""
     path = tmp_path_factory.mktemp("layers") / "layers.occ"
-    made = occ.compile(Layers(), (torch.randn(4, 64),), Layers.SMALL, path)
+    with pytest.raises(BudgetError) as refused:
+        occ.compile(Layers(), (torch.randn(4, 64),), 1, path)
+    made = occ.compile(Layers(), (torch.randn(4, 64),), refused.value.smallest + 65536, path)
     assert made.plan.sizing.loads
     return path
 
@@ -87,9 +87,8 @@ class Sum(nn.Module):
     ],
 )
 def test_called_as_the_module_is(inputs: Any, args: int, kwargs: list[str], tmp_path: Path) -> None:
-    given = {"x": torch.randn(2, 3), "y": torch.randn(3), "scale": 2.0}
-    if inputs[-1:] == (None,) if isinstance(inputs, tuple) else False:
-        given["y"] = None
+    without = isinstance(inputs, tuple) and inputs[-1] is None
+    given = {"x": torch.randn(2, 3), "y": None if without else torch.randn(3), "scale": 2.0}
     positional = [given[name] for name in ("x", "y")[:args]]
     keywords = {name: given[name] for name in kwargs}
     with compiled(Sum(), inputs, tmp_path) as program:
@@ -331,8 +330,8 @@ class Lookup(nn.Module):
         return self.linear(self.table(ids))
 
 
-@pytest.mark.parametrize(("budget", "kernel"), [(None, "embedding"), (200_000, "gather")])
-def test_an_index_outside_a_table(budget: int | None, kernel: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("budget", "kernel"), [(None, "embedding"), ("400kB", "gather")])
+def test_an_index_outside_a_table(budget: str | None, kernel: str, tmp_path: Path) -> None:
     made = occ.compile(Lookup(), (torch.tensor([1, 2]),), budget, tmp_path / "lookup.occ")
     # Read from memory or by row from the file, an index outside is the same error, before anything is read.
     assert any(kernel in step.kernel for step in made.plan.program.steps)
@@ -343,6 +342,19 @@ def test_an_index_outside_a_table(budget: int | None, kernel: str, tmp_path: Pat
                 program(torch.tensor([0, index]))
             ids = torch.tensor([1999, 0])
             assert close(program(ids), Lookup()(ids).detach())
+
+
+@pytest.mark.parametrize("use", [lambda x, index: x[index], lambda x, index: x.gather(0, index[:, None])])
+def test_an_index_outside_any_tensor(use: Any, tmp_path: Path) -> None:
+    class Use(nn.Module):
+        def forward(self, x: Tensor, index: Tensor) -> Any:
+            return use(x, index)
+
+    x = torch.randn(10, 3)
+    with compiled(Use(), (x, torch.tensor([1, 2])), tmp_path) as program:
+        with pytest.raises(IndexRangeError, match="index 10 is out of bounds for dimension 0 with size 10"):
+            program(x, torch.tensor([1, 10]))
+        assert close(program(x, torch.tensor([9, 0])), use(x, torch.tensor([9, 0])))
 
 
 # State

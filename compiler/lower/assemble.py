@@ -178,7 +178,8 @@ def _granule(
     for name, dim in axis.operands:
         operand = step.args[name]
         root = draft.root(operand.buffer)[0]
-        if draft.buffers[root].kind is not BufferKind.WEIGHT:
+        # A vector (a bias) is a single grain; parts read their slices of it.
+        if draft.buffers[root].kind is not BufferKind.WEIGHT or operand.meta.dim() == 1:
             continue
         count, row_nbytes = rows[ids[root]]
         outermost = all(operand.meta.stride(dim) >= stride for stride in operand.meta.stride())

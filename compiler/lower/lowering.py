@@ -65,6 +65,9 @@ class Lowering:
     store: WeightStore = field(init=False)
     packings: dict[int, Packing] = field(default_factory=dict)
     shared: frozenset[int] = frozenset()
+    _folded: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    """Results of operators on constants, which `results` keeps alive, by operator and operands: what every
+    layer computes again is stored once."""
     _module: str = ""
 
     def __post_init__(self) -> None:
@@ -89,11 +92,12 @@ class Lowering:
         if name in IGNORED:
             return None
         operands = self.bind(node)
-        if (folded := self._fold(node, operands)) is not None:
-            return folded
+        # Before folding: a copy of a constant would be stored beside it.
         if name in DROPPED:
             first = next(iter(operands.values()))
             return (first, None) if name.startswith("native_") else first
+        if (folded := self._fold(node, operands)) is not None:
+            return folded
         if (rule := self.rules.get(name)) is not None:
             return rule(self, node, operands)
         if is_view(node.target):
@@ -169,6 +173,9 @@ class Lowering:
             return None
         if not worth_folding(nbytes, constants) and not is_view(node.target):
             return None
+        key = (node.target, _identity(tuple(operands.items())))
+        if key in self._folded:
+            return self._folded[key]
         args = [self._real(self.results[a] if isinstance(a, Node) else a) for a in node.args]
         kwargs = {
             k: self._real(self.results[v] if isinstance(v, Node) else v) for k, v in node.kwargs.items()
@@ -176,7 +183,8 @@ class Lowering:
         with torch.no_grad():
             result = node.target(*args, **kwargs)  # type: ignore[operator]
         name = constants[0].name if len(constants) == 1 and is_view(node.target) else node.name
-        return _map_tensors(result, lambda t: Constant(name, t))
+        self._folded[key] = _map_tensors(result, lambda t: Constant(name, t))
+        return self._folded[key]
 
     def _real(self, operand: Any) -> Any:
         if isinstance(operand, Node):
@@ -292,8 +300,8 @@ class Lowering:
         namespace = node.target.namespace  # type: ignore[union-attr]
         if namespace not in OWN_NAMESPACES:
             raise UsageError(
-                f"{node.name} ({module_path(node) or 'the model'}) uses the operator {node.target}, which torch"
-                " itself does not have; a device with torch alone could not run it"
+                f"{node.name} ({module_path(node) or 'the model'}) uses the operator {node.target}, which"
+                " torch itself does not have; a device with torch alone could not run it"
             )
         name = f"aten.{op_name(node.target)}"
         if namespace != "aten":
@@ -398,6 +406,17 @@ def _map_all(operands: dict[str, Any], function: Callable[[Any], Any]) -> dict[s
         return function(arg)
 
     return {name: walk(arg) for name, arg in operands.items()}
+
+
+def _identity(operand: Any) -> Any:
+    """A key that operands have in common only if they are the same bytes in the same view, or equal."""
+    if isinstance(operand, Constant):
+        tensor = operand.tensor
+        view = (tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.is_conj(), tensor.is_neg())
+        return (tensor.data_ptr(), *view)
+    if isinstance(operand, (tuple, list)):
+        return tuple(_identity(item) for item in operand)
+    return type(operand), operand
 
 
 def _meta_of(operand: Any) -> Any:

@@ -74,6 +74,8 @@ def packed_weight(
         shape = (last - first, *weight.tensor.shape[1:])
         packing = Packing(dtype_name(weight.tensor.dtype), tuple(shape), layouts[0])
         low.packings[constant.tensor.data_ptr()] = packing
+    if (first, last) != (0, weight.tensor.shape[0]):
+        constant = replace(constant, name=f"{weight.name}[{first}:{last}]")
     return replace(low.tensor(constant), packing=packing)
 
 

@@ -26,8 +26,8 @@ TYPES = (*FLOATS, torch.float64, torch.int64, torch.int32, torch.bool)
 class Case:
     """A call of `kernel`. `expected` computes the result from the operands, by name.
 
-    Operands in `fixed` keep the strides they have. Where it says "out", the kernel takes no results but in the
-    layout that `expected` gives for the operands' layouts.
+    Operands in `fixed` keep the strides they have. Where it says "out", the kernel takes no results but in
+    the layout that `expected` gives for the operands' layouts.
     """
 
     kernel: str

@@ -3,7 +3,7 @@ and results at odd multiples of 64 bytes, other bytes that must not change on ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -56,14 +56,10 @@ def same_place(memory: Tensor, tensor: Tensor) -> Tensor:
     return view_of(memory, tensor.dtype, tensor.shape, tensor.stride(), offset)
 
 
-def run(
-    memory: Memory,
-    kernel: str,
-    args: Mapping[str, object],
-    outs: Sequence[Tensor],
-    scratch: Sequence[Tensor] = (),
-) -> None:
-    """Run a kernel by the text of its call, and check that it wrote its results and scratch alone."""
+def call_of(
+    kernel: str, args: Mapping[str, object], outs: Sequence[Tensor], scratch: Sequence[Tensor] = ()
+) -> tuple[str, Callable[[], object]]:
+    """The text of a kernel's call, and the call."""
     names: dict[int, str] = {}
     scope: dict[str, object] = {"torch": torch, "aten": torch.ops.aten, "kernels": kernels}
 
@@ -81,9 +77,21 @@ def run(
     call = call_text(
         kernel, {name: text(arg) for name, arg in args.items()}, [*map(text, outs)], [*map(text, scratch)]
     )
+    return call, eval(f"lambda: {call}", scope)
+
+
+def run(
+    memory: Memory,
+    kernel: str,
+    args: Mapping[str, object],
+    outs: Sequence[Tensor],
+    scratch: Sequence[Tensor] = (),
+) -> None:
+    """Run a kernel by the text of its call, and check that it wrote its results and scratch alone."""
+    text, call = call_of(kernel, args, outs, scratch)
     expected = memory.bytes.clone()
     with torch.inference_mode():
-        eval(call, scope)
+        call()
     for written in (*scratch, *outs):
         same_place(expected, written).copy_(written)
-    assert torch.equal(memory.bytes, expected), f"{call} wrote bytes that are none of its results"
+    assert torch.equal(memory.bytes, expected), f"{text} wrote bytes that are none of its results"

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from occ.ir import Symbol
+from tests.kernels.layouts import columns_first, contiguous, gapped
 from tests.kernels.memory import Layout, Memory, run
-from tests.kernels.test_entries import columns_first, contiguous, gapped
 
 NUMBERS = torch.linspace(-2.0, 3.0, 60).view(3, 4, 5).sin()
 
@@ -64,11 +64,8 @@ def test_a_list_of_results() -> None:
     called("aten.tensor_split.sections", (2, 0), [parts[2], parts[0]], **sections)
 
 
-def test_operators_of_another_library() -> None:
-    namespace = torch.library.Library("occ_kernel_test", "DEF")
-    namespace.define("halve(Tensor x, *, float by=2.0) -> Tensor")
-    namespace.impl("halve", lambda x, *, by=2.0: x / by, "CPU")
-    called("torch.ops.occ_kernel_test.halve.default", None, [NUMBERS / 4], **{"x": NUMBERS, "by=": 4.0})
+def test_operators_beside_aten() -> None:
+    called("torch.ops.prims.sin.default", None, [NUMBERS.sin()], self=NUMBERS)
 
 
 def test_a_result_of_no_dimensions_and_one_of_no_elements() -> None:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from occ.runtime_stub.packed import pack_convolution, packed, probe
 from tests.kernels.cases import Numbers, convolved
+from tests.kernels.layouts import channels_last, close
 from tests.kernels.memory import Memory, run
-from tests.kernels.test_entries import channels_last, close
 
 pytestmark = pytest.mark.skipif(not probe(), reason="oneDNN's packed weights do not work on this machine")
 

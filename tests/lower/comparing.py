@@ -67,8 +67,16 @@ def lowered(module: nn.Module, *inputs: Any, pack: bool = False, **keywords: Any
 
 
 def check(module: nn.Module | Callable[..., Any], *inputs: Any, runs: int = 2, **keywords: Any) -> Program:
-    """Compare `runs` runs of the module in eager mode with those of its program, plain and packed: values,
-    types, shapes, strides, and which results share bytes. Returns the plain program.
+    """`checked`; returns the program with plain weights."""
+    return checked(module, *inputs, runs=runs, **keywords)[-1].program
+
+
+def checked(
+    module: nn.Module | Callable[..., Any], *inputs: Any, runs: int = 2, **keywords: Any
+) -> list[Lowered]:
+    """Compare `runs` runs of the module in eager mode with those of its program, with packed weights where
+    the machine takes those and with plain ones: values, types, shapes, and which results share bytes. Returns
+    what was lowered, the plain program last.
 
     The norm is the largest difference over the largest value; integers are equal.
     """
@@ -76,10 +84,11 @@ def check(module: nn.Module | Callable[..., Any], *inputs: Any, runs: int = 2, *
         module = Apply(module)
     module.eval()
     captured = capture(module, (inputs, keywords))
+    programs = []
     for pack in reversed(PACKED):
         reference = copy.deepcopy(module)
-        program = lower(captured, "test", pack=pack)
-        executor = Executor(program)
+        programs.append(lower(captured, "test", pack=pack))
+        executor = Executor(programs[-1])
         for run in range(runs):
             given = tree_map_only(Tensor, lambda t, by=run: _changed(t, by), (inputs, keywords))
             own = tree_map_only(Tensor, _copied, given)
@@ -92,7 +101,7 @@ def check(module: nn.Module | Callable[..., Any], *inputs: Any, runs: int = 2, *
             _compare(found, wanted)
             for after, expected in zip(changed, tree_leaves(own), strict=False):
                 _same("an input", after, expected)
-    return program.program
+    return programs
 
 
 def _changed(tensor: Tensor, run: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Runs a Program that has no plan: every buffer in memory of its own.
 
-Whatever a run has not written holds 0xFF bytes (NaN as floats), and so do the bytes around every buffer. Those
-must stay so, and weights must stay what they are.
+Whatever a run has not written holds 0xFF bytes (NaN as floats), and so do the bytes around every buffer.
+Those must stay so, and weights must stay what they are.
 """
 
 from __future__ import annotations

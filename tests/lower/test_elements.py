@@ -21,8 +21,8 @@ def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 X, Y = numbers(3, 4, 5), numbers(3, 4, 5).cos()
-I, J = torch.arange(-6, 6).view(3, 4), torch.arange(1, 13).view(3, 4)
-B, C = I > 0, J % 2 == 0
+M, N = torch.arange(-6, 6).view(3, 4), torch.arange(1, 13).view(3, 4)
+B, C = M > 0, N % 2 == 0
 
 ELEMENTWISE: Table = {
     "chain": (lambda x: torch.tanh(x * 2 + 1).exp() / 3 - x, (X,)),
@@ -69,22 +69,22 @@ ELEMENTWISE: Table = {
 }
 
 INTEGERS: Table = {
-    "arithmetic": (lambda i, j: i * j + i // j - i % j + i**2 - abs(i), (I, J)),
-    "bits": (lambda i, j: (i & j) | (i ^ 5) | ~j, (I, J)),
-    "shifts": (lambda i, j: (j << 2) + (i >> 1), (I, J)),
-    "true division": (lambda i, j: i / j + i / 2, (I, J)),
-    "with floats": (lambda i, x: i * x[0, :, :4].T[:3] + i * 0.5, (I, numbers(3, 4, 5))),
-    "comparisons": (lambda i, j: (i > j) | (i == -3) & (j.ne(4)), (I, J)),
+    "arithmetic": (lambda i, j: i * j + i // j - i % j + i**2 - abs(i), (M, N)),
+    "bits": (lambda i, j: (i & j) | (i ^ 5) | ~j, (M, N)),
+    "shifts": (lambda i, j: (j << 2) + (i >> 1), (M, N)),
+    "true division": (lambda i, j: i / j + i / 2, (M, N)),
+    "with floats": (lambda i, x: i * x[0, :, :4].T[:3] + i * 0.5, (M, numbers(3, 4, 5))),
+    "comparisons": (lambda i, j: (i > j) | (i == -3) & (j.ne(4)), (M, N)),
     "bools": (lambda b, c: (b & c) | ~b ^ c, (B, C)),
     "sum of bools": (lambda b: b.sum(), (B,)),
     "mean of bools": (lambda b: b.float().mean(0), (B,)),
-    "32 bits": (lambda i, j: i + j * 2, (I.int(), J.int())),
-    "8 bits": (lambda i, j: i * j + (i > 3).to(torch.uint8), (I.abs().to(torch.uint8), J.to(torch.uint8))),
-    "mixed widths": (lambda i, j: i + j, (I.int(), J)),
-    "floor of a quotient": (lambda i: torch.div(i, 4, rounding_mode="floor"), (I,)),
-    "gcd": (torch.gcd, (I, J)),
-    "relu": (lambda i: F.relu(i) + i.clamp(-2, 3), (I,)),
-    "minimum": (lambda i, j: torch.minimum(i, j).maximum(-j), (I, J)),
+    "32 bits": (lambda i, j: i + j * 2, (M.int(), N.int())),
+    "8 bits": (lambda i, j: i * j + (i > 3).to(torch.uint8), (M.abs().to(torch.uint8), N.to(torch.uint8))),
+    "mixed widths": (lambda i, j: i + j, (M.int(), N)),
+    "floor of a quotient": (lambda i: torch.div(i, 4, rounding_mode="floor"), (M,)),
+    "gcd": (torch.gcd, (M, N)),
+    "relu": (lambda i: F.relu(i) + i.clamp(-2, 3), (M,)),
+    "minimum": (lambda i, j: torch.minimum(i, j).maximum(-j), (M, N)),
 }
 
 
@@ -152,7 +152,7 @@ REDUCTIONS: Table = {
     "deviations": (lambda x: (x.var(1), x.std(), x.var((0, 2), correction=0), torch.var_mean(x, 1)), (X,)),
     "log sum": (lambda x: (x.logsumexp(1), x.exp().sum(1).log()), (X,)),
     "count": (lambda x: (x > 0).count_nonzero(1), (X,)),
-    "of integers": (lambda i: (i.sum(), i.max(), i.float().mean(), i.prod(0), i.cumsum(1)), (I,)),
+    "of integers": (lambda i: (i.sum(), i.max(), i.float().mean(), i.prod(0), i.cumsum(1)), (M,)),
     "of bfloat16": (lambda x: (x.sum(1), x.mean(0), x.amax(2)), (X.bfloat16(),)),
     "of slices": (lambda x: x[:, 1::2].sum(2) + x[:, ::2].mT.mean(1), (X,)),
     "median": (lambda x: (x.median(), *x.median(1), x.quantile(0.3, 1)), (X,)),
@@ -181,8 +181,8 @@ TYPES: Table = {
         (X,),
     ),
     "there and back": (lambda x: x.bfloat16().float() + x.float(), (X,)),
-    "type_as": (lambda x, i: i.type_as(x) + x[0, :3, :4], (X, I)),
-    "to another tensor's": (lambda x, i: x[0, :3, :4].to(i) + i, (X, I)),
+    "type_as": (lambda x, i: i.type_as(x) + x[0, :3, :4], (X, M)),
+    "to another tensor's": (lambda x, i: x[0, :3, :4].to(i) + i, (X, M)),
     "same type": (lambda x: x.to(torch.float32).float() * 2, (X,)),
     "of a transposed tensor": (lambda x: x.mT.bfloat16(), (X,)),
     "view of bits": (lambda x: x.view(torch.int32) + 1, (X,)),
@@ -201,7 +201,7 @@ TYPES: Table = {
         ).flatten(2),
         (numbers(3, 4, 6),),
     ),
-    "promotion": (lambda x, i: x[0, :3, :4] * i + (i > 0), (X, I)),
+    "promotion": (lambda x, i: x[0, :3, :4] * i + (i > 0), (X, M)),
 }
 
 
@@ -231,7 +231,7 @@ CONSTANTS: Table = {
     "infinite, large": (lambda x: torch.full((600, 1000), -torch.inf).triu(1) + x[0, 0, 0], (X,)),
     "positions": (lambda x: torch.sin(torch.arange(4)[:, None] / 10000 ** (torch.arange(5) / 5)) + x, (X,)),
     "meshgrid": (lambda x: x + torch.meshgrid(torch.arange(4), torch.arange(5), indexing="ij")[0], (X,)),
-    "one hot": (lambda i: F.one_hot(i.abs(), 7), (I,)),
+    "one hot": (lambda i: F.one_hot(i.abs(), 7), (M,)),
 }
 
 

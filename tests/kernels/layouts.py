@@ -1,0 +1,88 @@
+"""Operands and results of a case in memory, in the layouts that an entry takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from occ.codegen import kernels as table
+from occ.codegen.kernels.table import Spec
+from occ.lower.draft import dense_strides
+from tests.kernels.cases import Case
+from tests.kernels.memory import Layout, Memory
+
+
+def contiguous(tensor: Tensor) -> Layout:
+    return dense_strides(tensor.shape, [0] * tensor.dim())
+
+
+def columns_first(tensor: Tensor) -> Layout:
+    return dense_strides(tensor.shape, range(tensor.dim()))
+
+
+def channels_last(tensor: Tensor) -> Layout:
+    """Channels innermost, where there are any."""
+    if tensor.dim() < 3:
+        return contiguous(tensor)
+    order = [tensor.dim() - dim for dim in range(tensor.dim())]
+    return dense_strides(tensor.shape, [tensor.dim() + 1, 0, *order[2:]])
+
+
+def gapped(tensor: Tensor) -> Layout:
+    """Columns first, every other element unused: what a slice of a larger tensor looks like."""
+    return tuple(2 * stride for stride in columns_first(tensor))
+
+
+LAYOUTS = (contiguous, columns_first, channels_last)
+
+
+def placed(case: Case, memory: Memory, layout: Callable[[Tensor], Layout]) -> dict[str, Any]:
+    """The case's operands in `memory`, in a layout that the entry takes."""
+    dense = table.kernel_named(case.kernel).dense
+
+    def place(name: str, arg: Any) -> Any:
+        if isinstance(arg, Tensor):
+            if name in case.fixed:
+                return memory.holding(arg, arg.stride())
+            return memory.holding(arg, contiguous(arg) if name in dense else layout(arg))
+        return tuple(place(name, item) for item in arg) if isinstance(arg, tuple) else arg
+
+    return {name: place(name, arg) for name, arg in case.args.items()}
+
+
+def result_layouts(case: Case, args: Mapping[str, Any], wanted: Tensor) -> set[Layout]:
+    """Strides of the results that the entry writes, for placed operands."""
+    if table.kernel_named(case.kernel).dense:
+        return {contiguous(wanted)}
+    if "out" in case.fixed:
+        return {dense_strides(wanted.shape, case.expected(**args).stride())}
+    return {layout(wanted) for layout in LAYOUTS}
+
+
+def spec_of(arg: Any) -> Any:
+    """An operand as the table's functions take it."""
+    if isinstance(arg, Tensor):
+        return Spec(str(arg.dtype).removeprefix("torch."), tuple(arg.shape), arg.stride())
+    return tuple(map(spec_of, arg)) if isinstance(arg, tuple) else arg
+
+
+def scratch_of(case: Case, args: Mapping[str, Any], out: Tensor, memory: Memory) -> list[Tensor]:
+    wanted = table.kernel_named(case.kernel).scratch
+    if wanted is None:
+        return []
+    specs = wanted({name: spec_of(arg) for name, arg in args.items()}, spec_of(out))
+    return [memory.new(getattr(torch, s.dtype), s.shape, s.strides) for s in specs]
+
+
+def close(found: Tensor, wanted: Tensor) -> None:
+    """Equal up to the rounding of the type, relative to the element or to the largest one: 1e-5, or 2 units
+    in the last place of a 16-bit type."""
+    relative = {torch.bfloat16: 1.6e-2, torch.float16: 2e-3}.get(found.dtype, 1e-5)
+    finite = wanted[wanted.isfinite()]
+    largest = max([1.0, *finite.to(torch.complex128).abs().tolist()])
+    torch.testing.assert_close(
+        found, wanted, rtol=relative, atol=relative * largest, equal_nan=True, check_stride=False
+    )
