@@ -14,9 +14,11 @@ from occ.goals import parse_goal
 from occ.model_file import as_call
 from occ.pipeline import Compiled, Progress, compile_model, planned
 from occ.report.dump import Dump
+from occ.report.text import claim
 from occ.runtime_stub.integrity import DamageError
 from occ.runtime_stub.program import Program
 from occ.target import Target, local_target
+from occ.units import format_bytes
 
 
 def compile(
@@ -107,6 +109,8 @@ def replan(
         Dump(None),
     )
     replan_artifact(path, output, made)
+    progress(f"wrote {output} ({format_bytes(output.stat().st_size)})")
+    progress(claim(made))
     return Compiled(output, made, artifact.source)
 
 

@@ -128,8 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     swept.add_argument("--portable", action="store_true", help="plain weights, for any processor; slower")
     _add_target(swept)
 
-    explain = add("explain", _explain, "say in sentences what an artifact's plan is bound by")
-    explain.add_argument("artifact")
+    explain = add("explain", _explain, "say in sentences what a plan is bound by, and what would help")
+    explain.add_argument("model", metavar="MODEL.py[:name]|MODEL.occ")
     explain.add_argument("--budget", metavar="SIZE", help="explain this budget; default: the artifact's own")
     _add_target(explain)
 
@@ -265,13 +265,15 @@ def _bench(options: argparse.Namespace) -> str:
 
 
 def _sweep(options: argparse.Namespace) -> str:
-    from occ.report.curve import curve_page, write_png
+    from occ.report.curve import curve_page, require_matplotlib, write_png
     from occ.study import study
     from occ.sweep import parse_budgets, sweep, table
     from occ.trial import trial_latency
 
     if options.runs < 1:
         raise UsageError(f"--runs must be at least 1, not {options.runs}")
+    if options.png:
+        require_matplotlib()
     budgets = None if options.budgets is None else parse_budgets(options.budgets)
     folder = Path(options.html or options.png or ".").absolute().parent
     progress = _progress(options.json)
@@ -303,21 +305,19 @@ def _sweep(options: argparse.Namespace) -> str:
 
 
 def _explain(options: argparse.Namespace) -> str:
-    from occ.errors import BudgetError
+    from occ.goals import parse_goal, plan_for
     from occ.report.advice import advise, advise_below
     from occ.study import study
-    from occ.units import parse_bytes
 
-    limit = None if options.budget is None else parse_bytes(options.budget)
-    folder = Path(options.artifact).absolute().parent
-    with study(options.artifact, folder, target=_given_target(options), threads=options.threads) as studied:
-        reader = studied.target.reader
-        try:
-            plan = studied.plan if limit is None else studied.plans.plan(limit)
-            advice = advise(plan, studied.source, studied.plans, reader)
-        except BudgetError:
-            assert limit is not None
-            advice = advise_below(limit, studied.source, studied.plans, reader)
+    goal = parse_goal(options.budget)
+    folder = Path(options.model).absolute().parent
+    with study(options.model, folder, target=_given_target(options), threads=options.threads) as studied:
+        plans, source, reader = studied.plans, studied.source, studied.target.reader
+        if isinstance(goal, int) and goal < plans.smallest.budget.total:
+            advice = advise_below(goal, source, plans, reader)
+        else:
+            plan = studied.plan if options.budget is None else plan_for(goal, plans)
+            advice = advise(plan, source, plans, reader)
     return _json(advice.as_dict()) if options.json else advice.text()
 
 

@@ -116,10 +116,8 @@ def parse_goal(
     try:
         return parse_bytes(budget)
     except UsageError as error:
-        if isinstance(budget, str) and not any(letter.isdigit() for letter in budget):
-            raise UsageError(
-                f"cannot read the budget {budget!r}; write a size such as 512MB, or min, auto or unlimited"
-            ) from error
+        if word is not None and not any(letter.isdigit() for letter in word):
+            raise UsageError(f"{error}, or min, auto or unlimited") from error
         raise
 
 

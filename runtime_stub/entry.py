@@ -70,9 +70,10 @@ def run(path: str, manifest: dict[str, Any], options: argparse.Namespace) -> Non
         names = [spec["name"] for spec in manifest["outputs"]]
         outputs = dict(zip(names, program.run(arrays, trace=trace), strict=True))
         stats = program.stats()
+        for name, file in targets.items():
+            write_npy(file, outputs[name])
+        # Only now: it is one more run, which goes on from the state of the first and writes over its outputs.
         workspace = _workspace_line(program, arrays, outputs) if options.stats else ""
-    for name, file in targets.items():
-        write_npy(file, outputs[name])
     if trace is not None:
         trace.write_chrome(options.trace)
     for spec in manifest["outputs"]:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from occ import cache
+from occ import cache, cli
 from occ.model_file import load_model_file
 from tests.commands import MODELS, Done, command, occ, occ_process, smallest_budget, write_model
 from tests.comparing import tensors_in
@@ -155,6 +155,29 @@ def test_an_artifact_alone_does_what_run_does(name: str, folder: Path, tmp_path:
         assert numpy.allclose(ours, as_array(tensor), rtol=slack, atol=slack)
 
 
+def test_stats_do_not_change_the_result(tmp_path: Path) -> None:
+    """They take one more run, and a program may have state."""
+    text = """
+class Counter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(3))
+    def forward(self, x):
+        self.count.add_(x)
+        return self.count + 1
+model = Counter()
+example_inputs = (torch.ones(3),)
+"""
+    path = tmp_path / "counter.occ"
+    assert occ("compile", write_model(tmp_path, "counter", text), "-o", path).code == 0
+    numpy.save(tmp_path / "x.npy", numpy.ones(3, numpy.float32))
+    inputs = f"--input=x={tmp_path / 'x.npy'}"
+    name = occ("run", path, inputs).out.split(":")[0]
+    done = occ("run", path, inputs, "--stats", f"--output={name}={tmp_path / 'y.npy'}")
+    assert done.code == 0
+    assert numpy.load(tmp_path / "y.npy").tolist() == [2.0, 2.0, 2.0]
+
+
 def test_an_artifact_says_what_it_takes(folder: Path) -> None:
     done = alone(folder / "mixed.occ", "--help")
     assert (done.code, done.err) == (0, "")
@@ -261,6 +284,24 @@ def test_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert occ("cache").out == f"{tmp_path / 'cache'}: 5 B\n"
     assert only_json(occ("cache", "--clear", "--json")) == {**where, "nbytes": 5, "deleted": True}
     assert not (tmp_path / "cache").exists()
+
+
+def test_every_command_and_option_is_described() -> None:
+    pages = (Path(__file__).parent.parent / "docs" / "commands.md").read_text()
+    [commands] = [action for action in cli._parser()._actions if isinstance(action.choices, dict)]
+    assert isinstance(commands.choices, dict)
+    for name, parser in commands.choices.items():
+        assert f"    occ {name} " in pages
+        pattern = r"## run, and.*?\n## " if name == "run" else rf"## {name}\n.*?\n## "
+        section = re.search(pattern, pages, re.DOTALL)
+        assert section is not None, name
+        for action in parser._actions:
+            for option in action.option_strings[-1:]:
+                assert (
+                    option in ("--help", "--debug")
+                    or f"`{option}" in section[0]
+                    or f" `{option}" in section[0]
+                )
 
 
 def test_help_and_version() -> None:

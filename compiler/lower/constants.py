@@ -28,7 +28,7 @@ class Constant:
 
 def worth_folding(result_nbytes: int, operands: list[Constant]) -> bool:
     """Whether storing a result beats computing it at each run: it must not blow up what is stored."""
-    stored: int = sum(c.tensor.numel() * c.tensor.element_size() for c in operands)
+    stored: int = sum(_without_broadcast(c.tensor).numel() * c.tensor.element_size() for c in operands)
     return result_nbytes <= max(FOLD_LIMIT, stored)
 
 

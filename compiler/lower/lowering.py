@@ -92,9 +92,8 @@ class Lowering:
         if name in IGNORED:
             return None
         operands = self.bind(node)
-        # Before folding: a copy of a constant would be stored beside it.
         if name in DROPPED:
-            first = next(iter(operands.values()))
+            first = self._dropped(node, operands)
             return (first, None) if name.startswith("native_") else first
         if (folded := self._fold(node, operands)) is not None:
             return folded
@@ -105,6 +104,18 @@ class Lowering:
         if (kernel := kernel_for_op(name)) is not None:
             return self.direct(node, kernel, operands)
         return self.fallback(node, operands)
+
+    def _dropped(self, node: Node, operands: dict[str, Any]) -> Any:
+        """The first operand of a node that changes nothing but its layout. Constants keep the exported
+        layout, because views of them are folded as they were exported."""
+        first = next(iter(operands.values()))
+        if not isinstance(first, Constant):
+            return first
+        result = next(_leaves(node.meta["val"]))
+        if same_layout(first.tensor, result.stride()):
+            return first
+        folded = self._fold(node, operands)
+        return self.tensor(first) if folded is None else folded
 
     def is_shared(self, weight: Constant) -> bool:
         """Whether something else than products reads a weight, so that it has to keep its layout."""

@@ -236,6 +236,13 @@ def _offer_sentences(plan: Plan, planner: Planner, offers: tuple[Offer, ...]) ->
             " as fast as this."
         )
         return
+    least = smallest.budget.total
+    if plan.budget.limit < least:
+        yield (
+            f"For the target at hand the smallest budget that works is {least} bytes ({format_bytes(least)});"
+            " the plan was made for another target."
+        )
+        return
     base = planner.plan(plan.budget.limit).prediction.latency
     if abs(base - plan.prediction.latency) > LITTLE * base:
         yield (
@@ -251,7 +258,6 @@ def _offer_sentences(plan: Plan, planner: Planner, offers: tuple[Offer, ...]) ->
             f"With {format_bytes(more)} more ({share:.0f} %), {format_bytes(offer.budget)}: predicted latency"
             f" {format_seconds(offer.latency)} ({effect})."
         )
-    least = smallest.budget.total
     yield f"The smallest budget that works is {least} bytes ({format_bytes(least)})."
 
 
@@ -385,7 +391,7 @@ def _listed_groups(groups: list[Group]) -> str:
 
 def _offers(plan: Plan, planner: Planner) -> tuple[Offer, ...]:
     limit = plan.budget.limit
-    if limit is None or not plan.sizing.loads:
+    if limit is None or not plan.sizing.loads or limit < planner.smallest.budget.total:
         return ()
     most = planner.plan(None).budget.total
     wanted = {round_up(int(limit * (1.0 + MORE_SHARE)), PAGE), limit + MORE_NBYTES, most}

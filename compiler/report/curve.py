@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 from math import ceil, floor, log, log10
 from pathlib import Path
@@ -109,17 +110,22 @@ def curve_page(swept: Sweep) -> str:
     )
 
 
-def write_png(swept: Sweep, path: str | Path) -> None:
-    """Draw the curve with matplotlib, which is optional. Raises UsageError where it is not installed, and
-    where the file cannot be written."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # type: ignore[import-not-found]
-        from matplotlib.figure import Figure  # type: ignore[import-not-found]
-        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator  # type: ignore[import-not-found]
-    except ImportError as error:
+def require_matplotlib() -> None:
+    """Raise UsageError where matplotlib, which is optional, is not installed."""
+    if find_spec("matplotlib") is None:
         raise UsageError(
             "a PNG needs matplotlib, which is not installed; pip install 'occ-compiler[plot]', or use --html"
-        ) from error
+        )
+
+
+def write_png(swept: Sweep, path: str | Path) -> None:
+    """Draw the curve with matplotlib. Raises UsageError where that is not installed, and where the file
+    cannot be written."""
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # type: ignore[import-not-found]
+    from matplotlib.figure import Figure  # type: ignore[import-not-found]
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator  # type: ignore[import-not-found]
+
     across, up = _axes(swept)
     figure = Figure(figsize=(9.6, 4.8), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)

@@ -30,11 +30,11 @@ ONE: tuple[Callable[[Tensor], Tensor], ...] = (
     lambda x: x @ WEIGHT,
     lambda x: x.t().reshape(4, 6),
     lambda x: x.t().contiguous().t(),
-    lambda x: x.view(2, 12).chunk(2, 1)[1].repeat(1, 2).view(4, 6),
+    lambda x: x.reshape(2, 12).chunk(2, 1)[1].repeat(1, 2).reshape(4, 6),
     lambda x: x.bfloat16().float(),
     lambda x: x.cumsum(0) / 4,
     lambda x: x[:1].expand(4, 6),
-    lambda x: F.conv2d(x.view(1, 4, 2, 3), KERNEL, padding=1).view(4, 6),
+    lambda x: F.conv2d(x.reshape(1, 4, 2, 3), KERNEL, padding=1).reshape(4, 6),
     lambda x: F.pad(x, (0, 1))[:, 1:],
 )
 TWO: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
@@ -51,7 +51,9 @@ TWO: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
     lambda x, y: torch.addcmul(x, y, y),
     lambda x, y: torch.addmm(x, y, WEIGHT),
     lambda x, y: torch.relu(x @ WEIGHT + y),
-    lambda x, y: torch.relu(F.conv2d(x.view(1, 4, 2, 3), KERNEL, padding=1) + y.view(1, 4, 2, 3)).view(4, 6),
+    lambda x, y: torch.relu(
+        F.conv2d(x.reshape(1, 4, 2, 3), KERNEL, padding=1) + y.reshape(1, 4, 2, 3)
+    ).reshape(4, 6),
     lambda x, y: (x.sin().add_(y)).mul_(x),
     lambda x, y: torch.outer(x[0, :4], y[0]),
 )

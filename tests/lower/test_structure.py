@@ -104,10 +104,28 @@ def test_what_would_store_more_than_it_saves_is_computed() -> None:
 
 def test_copies_of_a_constant_are_the_constant() -> None:
     def function(x: Tensor) -> Tensor:
-        mask = torch.arange(4)[:, None] > torch.arange(3)
-        return x.masked_fill(mask.t().clone(), 0.0) + x.masked_fill(mask.t().clone(), 1.0)
+        mask = torch.arange(3)[:, None] > torch.arange(4)
+        return x.masked_fill(mask.clone(), 0.0) + x.masked_fill(mask.clone(), 1.0)
 
     assert check(function, X).weights_nbytes == 12
+
+
+def test_what_every_layer_computes_from_constants_is_stored_once() -> None:
+    def function(x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = x + (torch.arange(4)[:, None] * torch.arange(3.0)).t().contiguous().view(3, 2, 2).flatten(1)
+        return x
+
+    assert check(function, X).weights_nbytes == X.nbytes
+
+
+def test_copy_of_a_broadcast_constant_stores_no_repeats() -> None:
+    """8 MB if it were stored as it is copied."""
+
+    def function(x: Tensor, w: Tensor) -> Tensor:
+        return (w.expand(1000, 2000).clone().view(2000, 1000) * x[0, 0]).sum(1)
+
+    assert check(Apply(function, w=torch.randn(1, 2000)), X).weights_nbytes == 8000
 
 
 def test_a_transposed_weight_is_the_same_weight() -> None:

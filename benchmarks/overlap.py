@@ -1,0 +1,112 @@
+"""How much of the reading hides behind the computing: `python benchmarks/overlap.py --models a,b`.
+
+Writes docs/overlap.md. For each network and share of its demand, in one run and by turns: the program at that
+budget, the same program with all weights resident (compute alone), and its loads without the computing
+(reading alone). No schedule at that budget can be faster than the larger of the last two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from compiled import (
+    HERE,
+    Compiled,
+    CompileError,
+    compile_network,
+    drop_from_page_cache,
+    eager_workers,
+    program_worker,
+)
+from device import without_occ
+from markdown_table import MarkdownTable
+from measuring import Worker, in_turns
+from zoo_models import ZOO
+
+MODELS = "gpt2_medium,vit_l_16,bert_large,resnet152"
+SHARES = "50,25,10,5"
+RESIDENT = 1000.0
+"""Percent of demand at which everything is resident, whatever rounding and workspaces add."""
+
+PREFACE = """# Overlap of reading and computing
+
+Medians, by turns in one run; batch 1; weights not in the page cache. Each cell: latency over the larger of
+compute alone and reading alone; latency over compute alone; reading alone in ms. A share below the smallest
+feasible budget is at that one, marked *. How to repeat it: [benchmarks.md](benchmarks.md)."""
+
+
+def read_worker(artifact: Path, folder: Path) -> Worker:
+    """Serve an artifact's loads alone, in a fresh process."""
+    drop_from_page_cache(artifact)
+    python, device = without_occ(folder / "device")
+    examples = HERE.parent / "examples"
+    device["PYTHONPATH"] += f":{examples}"
+    return Worker([*python, str(HERE / "read_alone.py"), str(artifact)], device)
+
+
+def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str]:
+    """The row of a compiled network; the first of its plans has everything resident."""
+    resident, *plans = network.plans
+    artifacts = list(dict.fromkeys(plan.artifact for plan in plans))
+    with ExitStack() as stack:
+        workers = [stack.enter_context(program_worker(resident.artifact, folder))]
+        workers += [stack.enter_context(program_worker(artifact, folder)) for artifact in artifacts]
+        workers += [stack.enter_context(read_worker(artifact, folder)) for artifact in artifacts]
+        workers += [stack.enter_context(worker) for worker in eager_workers(network.name)]
+        medians = [m.median for m in in_turns(workers, network.inputs, rounds, runs)]
+    compute, rest = medians[0], medians[1:]
+    latency = dict(zip(artifacts, rest, strict=False))
+    reading = dict(zip(artifacts, rest[len(artifacts) :], strict=False))
+    eager = min(rest[2 * len(artifacts) :])
+    cells = [
+        network.name,
+        f"{network.demand / 1e6:.1f} MB",
+        f"{eager * 1e3:.1f} ms",
+        f"{compute * 1e3:.1f} ms",
+    ]
+    for plan in plans:
+        mark = "*" if plan.budget > network.demand * plan.share / 100 else ""
+        ours, alone = latency[plan.artifact], reading[plan.artifact]
+        cells.append(
+            f"{ours / max(compute, alone):.2f}{mark}; {ours / compute:.2f}; {alone * 1e3:.0f} ms of reading"
+        )
+    return cells
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--models", default=MODELS, help="names of the zoo, separated by commas")
+    parser.add_argument("--shares", default=SHARES, help="percent of demand, separated by commas")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=3, help="counted runs of each process in every round")
+    parser.add_argument("--folder", type=Path, help="where the artifacts go; a temporary folder by default")
+    parser.add_argument("--table", type=Path, default=HERE.parent / "docs" / "overlap.md")
+    options = parser.parse_args(arguments)
+    names = options.models.split(",")
+    if unknown := [name for name in names if name not in ZOO]:
+        parser.error(f"no network {', '.join(unknown)}; the zoo has {', '.join(ZOO)}")
+    shares = [float(text) for text in options.shares.split(",")]
+    header = ("network", "demand", "eager", "compute alone", *(f"{share:g} %" for share in shares))
+    table = MarkdownTable(options.table, PREFACE, header)
+    failures = 0
+    for name in names:
+        print(f"{name} ...", flush=True)
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            try:
+                network = compile_network(name, Path(folder), [RESIDENT, *shares])
+                row = measure(network, Path(folder), options.rounds, options.runs)
+            except (CompileError, RuntimeError) as error:
+                failures += 1
+                row = [name, f"FAILED: {error}", *[""] * (len(header) - 2)]
+        table.put(row, list(ZOO))
+        print("  " + " | ".join(row), flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

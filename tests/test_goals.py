@@ -1,0 +1,136 @@
+"""Budgets that choose themselves, and the promise they rest on: more memory never makes a plan slower."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from occ.capture import capture
+from occ.errors import BudgetError, UsageError
+from occ.goals import (
+    RESOLUTION,
+    NearlyUnlimited,
+    Smallest,
+    WithinLatency,
+    first_within,
+    parse_goal,
+    parse_seconds,
+    plan_for,
+)
+from occ.ladder import SAME
+from occ.lower import lower
+from occ.passes.timing import Reader
+from occ.planning import plan
+from occ.units import PAGE
+from occ.verify import verify
+from tests.comparing import as_call
+from tests.planners import CurvePlanner, plans, target
+from tests.programs import Program
+from tests.report.planned import stack
+from tests.small_models import build
+
+
+def small_program(name: str) -> Program:
+    model = build(name)
+    return lower(capture(model.module.eval(), as_call(model.example_inputs)), name, pack=False).program
+
+
+@pytest.mark.parametrize(
+    ("budget", "slowdown", "latency", "goal"),
+    [
+        (None, None, None, None),
+        ("unlimited", None, None, None),
+        ("512MB", None, None, 512_000_000),
+        (4096, None, None, 4096),
+        ("min", None, None, Smallest()),
+        (" Auto ", None, None, NearlyUnlimited(0.05)),
+        ("auto", "30%", None, NearlyUnlimited(0.3)),
+        ("auto", 0.1, None, NearlyUnlimited(0.1)),
+        (None, None, "120ms", WithinLatency(0.12)),
+        (None, None, 1.5, WithinLatency(1.5)),
+    ],
+)
+def test_goals_are_read(
+    budget: str | int | None, slowdown: str | None, latency: str | None, goal: object
+) -> None:
+    assert parse_goal(budget, slowdown, latency) == goal
+
+
+@pytest.mark.parametrize(
+    ("budget", "slowdown", "latency", "said"),
+    [
+        ("half", None, None, "min, auto or unlimited"),
+        ("12XB", None, None, "512MB"),
+        ("0", None, None, "above zero"),
+        ("64MB", "5%", None, "--budget auto"),
+        (None, "5%", None, "--budget auto"),
+        ("64MB", None, "3ms", "cannot both"),
+        ("auto", "fast", None, "5%"),
+        (None, None, "soon", "120ms"),
+        (None, None, "0ms", "120ms"),
+        (None, None, -1.0, "120ms"),
+    ],
+)
+def test_what_is_no_goal_is_refused(
+    budget: str | None, slowdown: str | None, latency: str | float | None, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_goal(budget, slowdown, latency)
+
+
+@given(st.floats(1e-6, 1e3))
+def test_seconds_are_read_as_python_writes_them(seconds: float) -> None:
+    assert parse_seconds(seconds) == seconds
+    assert parse_seconds(f"{seconds * 1e3:.12f}ms") == pytest.approx(seconds)
+
+
+@given(st.integers(1, 10**5), st.integers(1, 10**5), st.floats(0.0, 1.0))
+def test_the_first_budget_within_a_latency_is_found_in_few_plans(low: int, more: int, share: float) -> None:
+    least, most = low * PAGE, (low + more) * PAGE
+    step = least + int(share * (most - least))
+    planner = CurvePlanner(least, most, lambda budget: 1.0 if budget >= step else 2.0)
+    found = first_within(1.0, planner)
+    assert found.prediction.latency <= 1.0
+    assert found.budget.limit is not None
+    assert step <= found.budget.limit <= max(step * (1 + 2 * RESOLUTION), step + 2 * PAGE)
+    assert len(planner.asked) <= 20
+
+
+def test_the_smallest_budget_is_taken_where_it_meets_the_latency() -> None:
+    planner = CurvePlanner(PAGE, 1000 * PAGE, lambda budget: 1.0)
+    assert plan_for(WithinLatency(1.0), planner).budget.limit == PAGE
+    assert plan_for(NearlyUnlimited(0.05), planner).budget.limit == PAGE
+
+
+def test_a_latency_that_no_budget_meets_is_refused_with_the_numbers() -> None:
+    planner = CurvePlanner(PAGE, 1000 * PAGE, lambda budget: 0.25)
+    with pytest.raises(UsageError, match=r"latency of 100 ms .* take 250 ms"):
+        plan_for(WithinLatency(0.1), planner)
+
+
+@pytest.mark.parametrize("bandwidth", [3e8, 3e9])
+def test_goals_are_met_by_real_plans(bandwidth: float) -> None:
+    made = plans(stack(16), Reader(bandwidth, 1e-5, 1.05))
+    least, unlimited = plan_for(Smallest(), made), plan_for(None, made)
+    nearly = plan_for(NearlyUnlimited(0.2), made)
+    for found in (least, nearly):
+        verify(found)
+        assert found.budget.limit is not None
+        assert found.budget.total <= found.budget.limit
+        assert plan(stack(16), found.budget.limit, target(Reader(bandwidth, 1e-5, 1.05))) == found
+    assert nearly.prediction.latency <= 1.2 * unlimited.prediction.latency
+    assert least.budget.limit is not None
+    with pytest.raises(BudgetError):
+        plan_for(least.budget.limit - PAGE, made)
+
+
+@pytest.mark.parametrize("name", ["stack", "mlp", "resnet", "bert", "gpt2", "lstm_lm"])
+def test_more_memory_never_makes_a_plan_slower(name: str) -> None:
+    made = plans(stack(30) if name == "stack" else small_program(name), Reader(1e9, 1e-5, 1.05))
+    low, high = made.smallest.budget.total, made.plan(None).budget.total
+    before = float("inf")
+    for number in range(20):
+        latency = made.plan(low + (high - low) * number // 19).prediction.latency
+        assert latency <= before * (1 + SAME)
+        before = latency
