@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from math import isfinite, sqrt
 from typing import Protocol, Union
 
+from occ import planning
 from occ.errors import UsageError
 from occ.ir import Plan, Program
-from occ.planning import PlanningTarget, plan, smallest_budget
+from occ.planning import PlanningTarget
 from occ.units import PAGE, format_bytes, format_seconds, parse_bytes, round_up
 
 RESOLUTION = 0.01
@@ -70,22 +71,18 @@ class Plans:
     """The plans of one unsplit program for one target, each made once."""
 
     def __init__(self, source: Program, target: PlanningTarget) -> None:
-        self._source = source
-        self._target = target
+        self._planner = planning.Planner(source, target)
         self._made: dict[int | None, Plan] = {}
-        self._smallest: int | None = None
 
     @property
     def smallest(self) -> Plan:
         """The plan at the smallest budget that works."""
-        if self._smallest is None:
-            self._smallest = smallest_budget(self._source, self._target)
-        return self.plan(self._smallest)
+        return self.plan(self._planner.smallest.budget.total)
 
     def plan(self, limit: int | None, progress: Progress = lambda line: None) -> Plan:
         """The fastest plan for `limit` bytes, or the one without a limit. Raises BudgetError."""
         if limit not in self._made:
-            self._made[limit] = plan(self._source, limit, self._target, progress)
+            self._made[limit] = self._planner.plan(limit, progress)
         return self._made[limit]
 
 

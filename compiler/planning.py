@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from occ.errors import BudgetError
 from occ.ir import (
@@ -21,6 +22,7 @@ from occ.ir import (
     Sizing,
     StepCost,
 )
+from occ.ladder import Ladder, Sized, rungs_between
 from occ.passes.items import items_of, placed_buffers
 from occ.passes.liveness import Liveness, liveness
 from occ.passes.placement.portfolio import place
@@ -29,11 +31,14 @@ from occ.passes.splitting import finer, origins, split_for
 from occ.passes.tiling import tile, tile_uses
 from occ.passes.timing import Reader, predict
 from occ.rewrite import rewrite
-from occ.units import PAGE, format_bytes, format_seconds, round_down, round_up
+from occ.units import PAGE, format_bytes, round_down, round_up
 
 TILE_TARGETS = (256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20, 16 << 20)
 """Bytes of weights that a part of a split step reads, candidates: a request below 256 KiB costs an SSD more
 time than its bytes do, and above 16 MiB there is nothing left to gain from larger ones."""
+
+TRIED = 3
+"""Drafts that are sized for one budget."""
 
 LEAST_WINDOW = 4
 """Tiles that a pool should have room for, so that one is computed with while others arrive."""
@@ -41,11 +46,7 @@ LEAST_WINDOW = 4
 EFFORT = 0.1
 """Share of the placement's usual effort for the plan that is kept: about two seconds where it is hard."""
 
-WORTH_POLISHING = 0.01
-"""Share of the latency spent waiting below which a larger pool cannot help."""
-
 CRC_NBYTES = 4
-PLACEMENT_ROUNDS = 6
 
 Progress = Callable[[str], None]
 Measure = Callable[[Program], Sequence[StepCost]]
@@ -71,6 +72,12 @@ class Draft:
     costs: tuple[StepCost, ...]
     liveness: Liveness
     loader_nbytes: int
+    needs: tuple[int, ...]
+    """Bytes of the arena each step needs by itself: live buffers and the tiles it reads."""
+
+    @property
+    def floor_nbytes(self) -> int:
+        return max(self.needs, default=0)
 
     @property
     def workspace(self) -> int:
@@ -82,57 +89,143 @@ class Draft:
         return self.program.outputs_nbytes + self.loader_nbytes + self.workspace
 
 
+class Planner:
+    """Plans of one unsplit program for one target at any budgets; what they share is made once."""
+
+    def __init__(self, source: Program, target: PlanningTarget) -> None:
+        self._source = source
+        self._target = target
+        self._drafts = Drafts(source, target)
+        self._whole = self._drafts.of(Choices())
+
+    @cached_property
+    def unlimited(self) -> Plan:
+        """All weights resident in the least arena for that."""
+        return _unlimited(self._source, self._whole, self._target)
+
+    @cached_property
+    def smallest(self) -> Plan:
+        """The plan with the smallest budget that this search finds."""
+        return min(_smallest(self._drafts), self.unlimited, key=lambda plan: plan.budget.total)
+
+    @cached_property
+    def _ladder(self) -> Ladder[Draft]:
+        rungs = rungs_between(self.smallest.budget.total, _resident_budget(self._whole))
+        return Ladder(rungs, self._drafts.at, self._target.reader)
+
+    def plan(self, limit: int | None, progress: Progress = lambda line: None) -> Plan:
+        """The fastest plan for `limit` bytes; without one, all weights resident in the least arena for that.
+
+        Raises BudgetError, with the smallest feasible budget, where `limit` is below that.
+        """
+        if limit is None:
+            return self.unlimited
+        if limit >= self.unlimited.budget.total:
+            return _limited(self.unlimited, limit)
+        smallest = self.smallest
+        if limit < smallest.budget.total:
+            raise BudgetError(_explain(smallest, limit), smallest.budget.total)
+        progress(f"smallest feasible budget {format_bytes(smallest.budget.total)}")
+        for sized in self._ladder.fastest_first(limit):
+            if sized.prediction.latency >= smallest.prediction.latency:
+                break
+            placed = _placed(sized, limit, self._target)
+            if placed is not None:
+                return placed
+        return _limited(smallest, limit)
+
+
+def _limited(plan: Plan, limit: int) -> Plan:
+    return replace(plan, budget=replace(plan.budget, limit=limit))
+
+
 def plan(
     source: Program, limit: int | None, target: PlanningTarget, progress: Progress = lambda line: None
 ) -> Plan:
-    """The fastest plan for `limit` bytes; without one, all weights resident in the least arena for that.
-
-    Raises BudgetError, with the smallest feasible budget, where `limit` is below that.
-    """
-    whole = _draft(source, Choices(), target)
-    if limit is None:
-        return _unlimited(source, whole, target)
-    if (unsplit := _fit(whole, limit, target, only_resident=True)) is not None:
-        return unsplit
-    smallest = _smallest(source, target)
-    if limit < smallest.budget.total:
-        raise BudgetError(_explain(smallest, limit), smallest.budget.total)
-    progress(f"smallest feasible budget {format_bytes(smallest.budget.total)}")
-    best = replace(smallest, budget=replace(smallest.budget, limit=limit))
-    for choices in _candidates(source, limit - whole.outside_nbytes):
-        fitted = _refined(source, choices, limit, target)
-        if fitted is not None:
-            progress(
-                f"{len(choices.splits)} operators split: predicted latency"
-                f" {format_seconds(fitted.prediction.latency)}"
-            )
-        if fitted is not None and fitted.prediction.latency < best.prediction.latency:
-            best = fitted
-    return _polished(best, limit, source, target)
+    """The plan of an unsplit program for `limit` bytes; see Planner.plan."""
+    return Planner(source, target).plan(limit, progress)
 
 
-def _polished(best: Plan, limit: int, source: Program, target: PlanningTarget) -> Plan:
-    """The plan's choices again with more effort in the placement: a larger pool may fit."""
-    if best.prediction.stall_share < WORTH_POLISHING:
-        return best
-    draft = _draft(source, best.choices, target)
-    again = _fit(draft, limit, target, EFFORT)
-    return again if again is not None and again.prediction.latency < best.prediction.latency else best
+def _resident_budget(whole: Draft) -> int:
+    """The budget at which all weights of an unsplit program are resident, but for fragmentation."""
+    weights_nbytes = sum(t.nbytes for t in tile(whole.program))
+    return round_up(whole.liveness.peak_nbytes + weights_nbytes + whole.outside_nbytes, PAGE)
+
+
+def _placed(sized: Sized[Draft], limit: int, target: PlanningTarget) -> Plan | None:
+    """The plan of a sizing, where it can be placed within the limit."""
+    draft = sized.draft
+    most = round_down(limit - draft.outside_nbytes, PAGE)
+    items = items_of(draft.program, draft.liveness, sized.sizing)
+    placement = place(items, height_limit=most, effort=0)
+    return _plan(draft, sized.sizing, placement, limit, target) if placement.height <= most else None
 
 
 def smallest_budget(source: Program, target: PlanningTarget) -> int:
     """The smallest budget, in bytes, at which a plan exists that this search finds."""
-    return _smallest(source, target).budget.total
+    return Planner(source, target).smallest.budget.total
+
+
+class Drafts:
+    """The drafts of one source program, each made once."""
+
+    def __init__(self, source: Program, target: PlanningTarget) -> None:
+        self.source = source
+        self.target = target
+        self.gathers = gatherable(source)
+        self._made: dict[Choices, Draft] = {}
+        self._origins: dict[Choices, tuple[int, ...]] = {}
+        self._unrefined = [
+            (tile_nbytes, Choices(split_for(source, tile_nbytes), self.gathers))
+            for tile_nbytes in sorted(TILE_TARGETS, reverse=True)
+        ]
+
+    def of(self, choices: Choices) -> Draft:
+        """The draft of these choices; the same object every time."""
+        if choices not in self._made:
+            self._made[choices] = _draft(self.source, choices, self.target)
+        return self._made[choices]
+
+    def at(self, limit: int) -> list[Draft]:
+        """Drafts worth trying at a budget, those with the largest tiles first: fewer parts compute faster,
+        smaller tiles hide better."""
+        found: dict[Choices, Draft] = {}
+        for tile_nbytes, choices in self._unrefined:
+            draft = self._refined(choices, limit)
+            if draft is not None:
+                pool = max(limit - draft.outside_nbytes, LEAST_WINDOW * min(TILE_TARGETS))
+                if tile_nbytes * LEAST_WINDOW <= pool:
+                    found.setdefault(draft.choices, draft)
+        return list(found.values())[:TRIED]
+
+    def _refined(self, choices: Choices, limit: int) -> Draft | None:
+        """The draft of these choices with whatever does not fit the budget split finer until it does."""
+        while True:
+            draft = self.of(choices)
+            pool = round_down(limit - draft.outside_nbytes, PAGE)
+            if draft.floor_nbytes <= pool:
+                return draft
+            if choices not in self._origins:
+                self._origins[choices] = origins(self.source, draft.program.steps, choices)
+            came_from = self._origins[choices]
+            refined = choices
+            for step in sorted({came_from[index] for index, need in enumerate(draft.needs) if need > pool}):
+                refined = finer(self.source, refined, step) or refined
+            if refined == choices:
+                return None
+            choices = refined
 
 
 def _draft(source: Program, choices: Choices, target: PlanningTarget) -> Draft:
     program = rewrite(source, choices)
+    live = liveness(program)
     return Draft(
         choices=choices,
         program=program,
         costs=tuple(target.measure(program)),
-        liveness=liveness(program),
+        liveness=live,
         loader_nbytes=_checksums_nbytes(program),
+        needs=tuple(step_needs(program, live)),
     )
 
 
@@ -141,17 +234,6 @@ def _checksums_nbytes(program: Program) -> int:
     tables = {program.values[value].buffer for step in program.steps for value in step.stored}
     pages = sum(-(-program.buffers[table].nbytes // PAGE) + 1 for table in tables)
     return round_up(pages * CRC_NBYTES, PAGE)
-
-
-def _candidates(source: Program, pool_nbytes: int) -> list[Choices]:
-    """Choices worth trying for a pool, largest tiles first: fewer parts compute faster, smaller tiles hide
-    better."""
-    gathers = gatherable(source)
-    found: dict[Choices, None] = {}
-    for tile_nbytes in sorted(TILE_TARGETS, reverse=True):
-        if tile_nbytes * LEAST_WINDOW <= max(pool_nbytes, LEAST_WINDOW * min(TILE_TARGETS)):
-            found.setdefault(Choices(split_for(source, tile_nbytes), gathers))
-    return list(found)[:3]
 
 
 def gatherable(source: Program) -> tuple[int, ...]:
@@ -175,30 +257,6 @@ def gatherable(source: Program) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _refined(source: Program, choices: Choices, limit: int, target: PlanningTarget) -> Plan | None:
-    """The plan for these choices, with whatever does not fit split finer until it does."""
-    while True:
-        draft = _draft(source, choices, target)
-        pool = round_down(limit - draft.outside_nbytes, PAGE)
-        too_large = _steps_above(draft, pool)
-        refined = choices
-        came_from = origins(source, draft.program.steps, choices)
-        for step in sorted({came_from[index] for index in too_large}):
-            refined = finer(source, refined, step) or refined
-        if refined == choices:
-            return None if too_large else _fit(draft, limit, target)
-        choices = refined
-
-
-def _steps_above(draft: Draft, pool: int) -> list[int]:
-    """Steps whose own needs are larger than the pool."""
-    found = smallest_pool(draft.program, draft.liveness)
-    if found.nbytes <= pool:
-        return []
-    needs = step_needs(draft.program, draft.liveness)
-    return [index for index, need in enumerate(needs) if need > pool]
-
-
 def step_needs(program: Program, live: Liveness) -> list[int]:
     """Bytes of the arena each step needs by itself: live buffers and the tiles it reads."""
     tiles = tile(program)
@@ -207,24 +265,6 @@ def step_needs(program: Program, live: Liveness) -> list[int]:
         base + sum(tiles[t].nbytes for t in read)
         for base, read in zip(live.live_nbytes, uses.of_step, strict=True)
     ]
-
-
-def _fit(
-    draft: Draft, limit: int, target: PlanningTarget, effort: float = 0, *, only_resident: bool = False
-) -> Plan | None:
-    """Size and place within the limit, with a smaller pool where fragmentation asks for it."""
-    most = round_down(limit - draft.outside_nbytes, PAGE)
-    pool = most
-    for _ in range(PLACEMENT_ROUNDS):
-        sizing = size(draft.program, draft.liveness, draft.costs, target.reader, pool)
-        if isinstance(sizing, Refinement) or (only_resident and sizing.loads):
-            return None
-        items = items_of(draft.program, draft.liveness, sizing)
-        placement = place(items, height_limit=most, effort=effort)
-        if placement.height <= most:
-            return _plan(draft, sizing, placement, limit, target)
-        pool = round_down(pool - max(placement.height - most, PAGE), PAGE)
-    return None
 
 
 def _unlimited(source: Program, draft: Draft, target: PlanningTarget) -> Plan:
@@ -236,15 +276,13 @@ def _unlimited(source: Program, draft: Draft, target: PlanningTarget) -> Plan:
     return _plan(draft, sizing, _place_low(draft, sizing), None, target)
 
 
-def _smallest(source: Program, target: PlanningTarget) -> Plan:
+def _smallest(drafts: Drafts) -> Plan:
     """The plan with the smallest budget: weights in small parts or whole, nothing loaded ahead."""
-    gathers = gatherable(source)
-    drafts: dict[Choices, Draft] = {}
-    for tile_nbytes in (*TILE_TARGETS, PAGE):
-        choices = Choices(split_for(source, tile_nbytes), gathers)
-        if choices not in drafts:
-            drafts[choices] = _draft(source, choices, target)
-    floors = [(smallest_pool(draft.program, draft.liveness).nbytes, draft) for draft in drafts.values()]
+    source, target = drafts.source, drafts.target
+    choices = dict.fromkeys(
+        Choices(split_for(source, tile_nbytes), drafts.gathers) for tile_nbytes in (*TILE_TARGETS, PAGE)
+    )
+    floors = [(draft.floor_nbytes, draft) for draft in map(drafts.of, choices)]
     best: Plan | None = None
     for pool, draft in sorted(floors, key=lambda floor: floor[0] + floor[1].outside_nbytes):
         if best is not None and best.budget.total <= pool + draft.outside_nbytes:
