@@ -59,11 +59,14 @@ class TileJob(Job):
     tile: Tile = field(kw_only=True)
     file: WeightFile = field(kw_only=True)
     checked: list[tuple[int, int, int] | None] = field(kw_only=True)
+    before: tuple[int, int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.before = self.file.signature()
 
     def check_all(self, memory: memoryview) -> None:
         tile = self.tile
-        signature = self.file.signature()
-        if self.checked[tile.id] == signature:
+        if self.checked[tile.id] == self.file.signature():
             return
         found = zlib.crc32(memory[tile.address : tile.address + tile.nbytes])
         if found != tile.crc:
@@ -71,7 +74,8 @@ class TileJob(Job):
                 f"{self.file.path} is damaged: tile {tile.id} ({tile.nbytes} bytes at {tile.file_offset}) has"
                 f" CRC-32 {found:08x}, not {tile.crc:08x}; copy or compile it again"
             )
-        self.checked[tile.id] = signature
+        # That from before the read: a change since then must not pass for the state that was checked.
+        self.checked[tile.id] = self.before
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from itertools import count
@@ -87,7 +88,16 @@ def _search(problem: Problem, height: int, order: Sequence[int], work: float) ->
     solver.parameters.random_seed = 0
     solver.parameters.linearization_level = 0
     solver.parameters.max_deterministic_time = work
-    status = solver.solve(model)
+    # CP-SAT would take SIGINT for itself and end only the search; and no signal handler of Python's runs while
+    # the main thread is in it, so the search has a thread of its own.
+    solver.parameters.catch_sigint_signal = False
+    with ThreadPoolExecutor(1) as pool:
+        search = pool.submit(solver.solve, model)
+        try:
+            status = search.result()
+        except BaseException:
+            solver.stop_search()
+            raise
     spent = float(solver.response_proto.deterministic_time)
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         items = range(len(problem.sizes))

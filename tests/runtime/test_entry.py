@@ -61,7 +61,7 @@ def test_users_mistakes_are_one_line_and_code_2(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
         assert message in done.stderr
-        assert [line.split()[0] for line in done.stderr.splitlines()] == ["arena", "workspace"]
+        assert done.stderr.count("\n") == 1
 
 
 def test_a_damaged_member_is_code_4(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_damaged_member_is_code_4(tmp_path: Path) -> None:
     done = run_program(path, *save_inputs(mlp(), tmp_path))
     assert done.returncode == 4
     assert done.stderr.startswith("error: ")
-    assert [line.split()[0] for line in done.stderr.splitlines()] == ["arena", "workspace"]
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_damaged_tile_is_code_4_and_writes_no_result(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_damaged_tile_is_code_4_and_writes_no_result(tmp_path: Path) -> None:
     done = run_program(path, *save_inputs(mlp(), tmp_path), "--output", f"y={target}")
     assert done.returncode == 4
     assert "tile 1 " in done.stderr
-    assert [line.split()[0] for line in done.stderr.splitlines()] == ["arena", "workspace"]
+    assert done.stderr.count("\n") == 1
     assert not target.exists()
 
 
@@ -99,7 +99,7 @@ def test_without_torch_it_says_so(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "pip install torch==" in done.stderr
-    assert [line.split()[0] for line in done.stderr.splitlines()] == ["arena", "workspace"]
+    assert done.stderr.count("\n") == 1
 
 
 def test_openmp_is_set_before_torch_is_imported(tmp_path: Path) -> None:
