@@ -21,6 +21,7 @@ from occ.measure import Measurer
 from occ.planning import PlanningTarget
 from occ.report.dump import Dump
 from occ.report.text import claim
+from occ.runtime_stub.machine import planned_threads
 from occ.runtime_stub.packed import probe
 from occ.target import Target
 from occ.units import format_bytes
@@ -82,7 +83,9 @@ def captured_and_lowered(
     """The unsplit program of a module, with its weights; the arguments are those of `compile_model`."""
     captured = capture(module, (args, dict(kwargs)))
     progress(f"captured {len(captured.exported.graph.nodes)} operators")
-    lowered = lower(captured, name, pack=not portable and packs_for(target, progress))
+    pack = not portable and packs_for(target, progress)
+    with planned_threads(target.threads):
+        lowered = lower(captured, name, pack=pack)
     source = lowered.program
     dump.program("lowered", source)
     progress(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .errors import MachineError
@@ -22,6 +24,23 @@ def set_openmp(machine: dict[str, Any]) -> None:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     else:
         os.environ["GOMP_SPINCOUNT"] = spin
+
+
+@contextmanager
+def planned_threads(threads: int) -> Iterator[None]:
+    """Compute with `threads` threads within the block. oneDNN chooses its layouts by their number, and with
+    another one it would reorder packed weights, outside the arena."""
+    import torch
+
+    before = torch.get_num_threads()
+    if before == threads:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_machine(machine: dict[str, Any]) -> None:

@@ -77,6 +77,9 @@ def probe() -> str:
     """A text that two machines share only if packed weights of one run on the other: torch, oneDNN, the
     processor's instruction set, and the layouts chosen for a few shapes. Empty where packing does not work.
     """
+    # Layouts depend on the number of threads too; with one, they tell processors apart and no more.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         layouts = []
         for shape, groups in (((64, 48, 3, 3), 1), ((64, 1, 3, 3), 64), ((80, 256, 1, 1), 1)):
@@ -106,6 +109,8 @@ def probe() -> str:
             layouts.append(layout)
     except (RuntimeError, AttributeError, OSError, TypeError):
         return ""
+    finally:
+        torch.set_num_threads(threads)
     fingerprint = zlib.crc32("".join(layouts).encode())
     return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {fingerprint:08x}"
 

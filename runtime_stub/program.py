@@ -19,7 +19,7 @@ from .errors import HandleError, IndexRangeError, InputError
 from .integrity import DamageError, check_archive, read_member
 from .jobs import Table, Tile, table_pages
 from .loader import Loader
-from .machine import check_machine
+from .machine import check_machine, planned_threads
 from .storage import WeightFile
 from .tensors import check_tensor, planned_layout, same_layout
 from .trace import StepTrace
@@ -223,7 +223,7 @@ class Program:
             if not self._primed:
                 self._load_head()
             self._primed = False
-            with torch.inference_mode():
+            with torch.inference_mode(), planned_threads(self.manifest["machine"]["threads"]):
                 if trace is None:
                     for section in self._globals["SECTIONS"]:
                         section()

@@ -88,8 +88,8 @@ def _search(problem: Problem, height: int, order: Sequence[int], work: float) ->
     solver.parameters.random_seed = 0
     solver.parameters.linearization_level = 0
     solver.parameters.max_deterministic_time = work
-    # CP-SAT would take SIGINT for itself and end only the search; and no signal handler of Python's runs while
-    # the main thread is in it, so the search has a thread of its own.
+    # CP-SAT would take SIGINT for itself and end only the search; and no signal handler of Python's runs
+    # while the main thread is in it, so the search has a thread of its own.
     solver.parameters.catch_sigint_signal = False
     with ThreadPoolExecutor(1) as pool:
         search = pool.submit(solver.solve, model)
