@@ -289,11 +289,20 @@ def _smallest(drafts: Drafts) -> Plan:
             break
         sizing = size(draft.program, draft.liveness, draft.costs, target.reader, pool)
         assert not isinstance(sizing, Refinement)
-        found = _plan(draft, sizing, _place_low(draft, sizing), None, target)
-        if best is None or found.budget.total < best.budget.total:
-            best = found
+        for variant in (sizing, _without_prefetch(sizing)):
+            found = _plan(draft, variant, _place_low(draft, variant), None, target)
+            if best is None or found.budget.total < best.budget.total:
+                best = found
+            if found.placement.optimal:
+                break
     assert best is not None
     return best
+
+
+def _without_prefetch(sizing: Sizing) -> Sizing:
+    """Every load just before the step that needs it: the shortest ranges, which are the easiest to place."""
+    loads = [replace(load, issue=load.deadline, wraps=False) for load in sizing.loads]
+    return replace(sizing, loads=tuple(sorted(loads, key=lambda load: load.deadline)))
 
 
 def _place_low(draft: Draft, sizing: Sizing) -> Placement:
