@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from occ.codegen.kernels.table import Kernel, Operand, Spec, template
 from occ.ir import SplitAxis
 
-# oneDNN and MKL compute output channels in blocks of this many; thinner parts waste the machine.
-CHANNEL_BLOCK = 16
-
 
 def _linear_splits(args: Mapping[str, Operand], out: Spec) -> tuple[SplitAxis, ...]:
     """Along the weight's rows (output features; the operand is the transposed view) and along x's rows."""
