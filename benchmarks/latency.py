@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from compiled import Compiled, CompileError, compile_network, eager_workers, program_worker
-from markdown_table import MarkdownTable
+from compiled import Compiled, eager_workers, program_worker
 from measuring import WAIT_POLICIES, in_turns
-from zoo_models import ZOO
+from share_table import fill_table
 
 MODELS = "resnet50,mobilenet_v3_large,vit_b_16,bert_base,gpt2,unet,lstm_lm"
 SHARES = "100,50,25,10"
@@ -59,30 +57,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--folder", type=Path, help="where the artifacts go; a temporary folder by default")
     parser.add_argument("--table", type=Path, default=Path(__file__).parents[1] / "docs" / "latency.md")
     options = parser.parse_args(arguments)
-    names = options.models.split(",")
-    if unknown := [name for name in names if name not in ZOO]:
-        parser.error(f"no network {', '.join(unknown)}; the zoo has {', '.join(ZOO)}")
-    shares = [float(text) for text in options.shares.split(",")]
-    header = (
-        "network",
-        "demand",
-        *(f"eager, {p}" for p in WAIT_POLICIES),
-        *(f"{share:g} %" for share in shares),
+    return fill_table(
+        options, parser, PREFACE, ("network", "demand", *(f"eager, {p}" for p in WAIT_POLICIES)), measure
     )
-    table = MarkdownTable(options.table, PREFACE, header)
-    failures = 0
-    for name in names:
-        print(f"{name} ...", flush=True)
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            try:
-                network = compile_network(name, Path(folder), shares)
-                row = measure(network, Path(folder), options.rounds, options.runs)
-            except (CompileError, RuntimeError) as error:
-                failures += 1
-                row = [name, f"FAILED: {error}", *[""] * (len(header) - 2)]
-        table.put(row, list(ZOO))
-        print("  " + " | ".join(row), flush=True)
-    return 1 if failures else 0
 
 
 if __name__ == "__main__":

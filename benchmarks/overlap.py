@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,16 +16,13 @@ from pathlib import Path
 from compiled import (
     HERE,
     Compiled,
-    CompileError,
-    compile_network,
     drop_from_page_cache,
     eager_workers,
     program_worker,
 )
 from device import without_occ
-from markdown_table import MarkdownTable
 from measuring import Worker, in_turns
-from zoo_models import ZOO
+from share_table import fill_table
 
 MODELS = "gpt2_medium,vit_l_16,bert_large,resnet152"
 SHARES = "50,25,10,5"
@@ -87,25 +83,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--folder", type=Path, help="where the artifacts go; a temporary folder by default")
     parser.add_argument("--table", type=Path, default=HERE.parent / "docs" / "overlap.md")
     options = parser.parse_args(arguments)
-    names = options.models.split(",")
-    if unknown := [name for name in names if name not in ZOO]:
-        parser.error(f"no network {', '.join(unknown)}; the zoo has {', '.join(ZOO)}")
-    shares = [float(text) for text in options.shares.split(",")]
-    header = ("network", "demand", "eager", "compute alone", *(f"{share:g} %" for share in shares))
-    table = MarkdownTable(options.table, PREFACE, header)
-    failures = 0
-    for name in names:
-        print(f"{name} ...", flush=True)
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            try:
-                network = compile_network(name, Path(folder), [RESIDENT, *shares])
-                row = measure(network, Path(folder), options.rounds, options.runs)
-            except (CompileError, RuntimeError) as error:
-                failures += 1
-                row = [name, f"FAILED: {error}", *[""] * (len(header) - 2)]
-        table.put(row, list(ZOO))
-        print("  " + " | ".join(row), flush=True)
-    return 1 if failures else 0
+    return fill_table(
+        options, parser, PREFACE, ("network", "demand", "eager", "compute alone"), measure, [RESIDENT]
+    )
 
 
 if __name__ == "__main__":
