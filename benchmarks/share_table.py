@@ -33,12 +33,14 @@ def fill_table(
     shares = [float(text) for text in options.shares.split(",")]
     header = (*columns, *(f"{share:g} %" for share in shares))
     table = MarkdownTable(options.table, preface, header)
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     failures = 0
     for name in names:
         print(f"{name} ...", flush=True)
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             try:
-                network = compile_network(name, Path(folder), [*before, *shares])
+                network = compile_network(name, Path(folder), [*before, *shares], options.threads)
                 row = measure(network, Path(folder), options.rounds, options.runs)
             except (CompileError, RuntimeError) as error:
                 failures += 1

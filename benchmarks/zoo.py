@@ -59,7 +59,7 @@ def measure(network: Compiled, folder: Path) -> list[str]:
         programs = {
             plan.budget: stack.enter_context(program_worker(plan.artifact, folder)) for plan in network.plans
         }
-        eager = [stack.enter_context(worker) for worker in eager_workers(network.name)]
+        eager = [stack.enter_context(worker) for worker in eager_workers(network)]
         reference = folder / "eager.pt"
         eager[0].run(network.inputs, outputs=reference)
         first = {b: worker.run(network.inputs, outputs=outputs[b]) for b, worker in programs.items()}

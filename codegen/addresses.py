@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from occ.errors import InternalError
-from occ.ir import ARENA_KINDS, BufferKind, Plan, Value, weight_file_offsets
+from occ.ir import ARENA_KINDS, BufferKind, Plan, Tile, Value, weight_file_offsets
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +51,39 @@ class Addresses:
             return self._buffer_offsets[buffer.id] + value.offset
         if buffer.kind is not BufferKind.WEIGHT:
             return None
-        first, last = (self._weight_starts[buffer.id] + place for place in value.extent)
+        tile = self.tile_of(value)
+        first = self._weight_starts[buffer.id] + value.extent[0]
+        return self.plan.tile_offsets[tile.id] + first - tile.file_offset
+
+    def tile_of(self, weight: Value) -> Tile:
+        """The tile that holds a view of a weight. Raises InternalError where no single one does."""
+        first, last = (self._weight_starts[weight.buffer] + place for place in weight.extent)
         starts, ids = self._tile_order
         position = bisect_right(starts, first) - 1
         if position >= 0:
             tile = self.plan.sizing.tiles[ids[position]]
             if last <= tile.file_offset + tile.nbytes:
-                return self.plan.tile_offsets[tile.id] + first - tile.file_offset
+                return tile
         raise InternalError(
-            f"weight {value.name!r} (bytes {first} to {last} of the file) lies in no single tile"
+            f"weight {weight.name!r} (bytes {first} to {last} of the file) lies in no single tile"
         )
+
+    @cached_property
+    def residents_first_used(self) -> dict[int, tuple[int, ...]]:
+        """The resident tiles that each step is the first to read, by step; ascending tile ids."""
+        program, resident = self.plan.program, set(self.plan.sizing.resident)
+        found: dict[int, tuple[int, ...]] = {}
+        for index, step in enumerate(program.steps):
+            weights = (
+                program.values[id]
+                for id in step.reads
+                if program.buffers[program.values[id].buffer].kind is BufferKind.WEIGHT
+            )
+            fresh = sorted({self.tile_of(weight).id for weight in weights} & resident)
+            if fresh:
+                found[index] = tuple(fresh)
+                resident.difference_update(fresh)
+        return found
 
     def arena_range(self, value: Value) -> tuple[int, int] | None:
         """Half-open range of the arena that the value spans, or None where the caller holds its bytes."""

@@ -18,32 +18,47 @@ from pathlib import Path
 from typing import BinaryIO
 
 from occ.codegen.checksums import Checksums, checksums, compare
-from occ.codegen.emit import emit
+from occ.codegen.emit import emit, emit_native
 from occ.codegen.manifest import manifest_json
-from occ.codegen.weights import WeightBytes, write_weights
+from occ.codegen.native.compiler import build
+from occ.codegen.weights import Advance, WeightBytes, write_weights
 from occ.errors import ArtifactError, InternalError, UsageError
 from occ.ir import Plan, Program
 from occ.runtime_stub.integrity import MANIFEST, MANIFEST_DIGEST, DamageError, check_archive, read_member
+from occ.runtime_stub.native import MEMBER as NATIVE_LIBRARY
 from occ.serialize import plan_from_json, plan_to_json, program_from_json, program_to_json
 
 RUNTIME = "runtime_stub"
+NATIVE_SOURCE = "native.c"
 _COPY_NBYTES = 64 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def write_artifact(path: str | Path, plan: Plan, source: Program, weights: WeightBytes) -> None:
+def write_artifact(
+    path: str | Path,
+    plan: Plan,
+    source: Program,
+    weights: WeightBytes,
+    advance: Advance = lambda nbytes: None,
+) -> None:
     """Write the artifact of `plan`; `source` is the unsplit program, from which other budgets are planned.
+    `advance` gets the bytes of weights as they are written.
 
     The file appears under its name only when it is complete and on the disk; after a failure or an interrupt
-    nothing is left. Equal arguments give equal bytes. Raises UsageError where the file cannot be written.
+    nothing is left. Equal arguments (and compilers) give equal bytes. Raises UsageError where the file cannot
+    be written, and where native kernels cannot be compiled.
     """
+    native = native_members(plan)
     with _replacing(Path(path)) as file:
-        write_weights(file, plan.program, weights)
-        _append_archive(file, plan, source)
+        write_weights(file, plan.program, weights, advance)
+        _append_archive(file, plan, source, native)
 
 
-def replan_artifact(old_path: str | Path, new_path: str | Path, plan: Plan) -> None:
-    """Write an artifact with the weights of another one and a new plan for the same source program.
+def replan_artifact(
+    old_path: str | Path, new_path: str | Path, plan: Plan, advance: Advance = lambda nbytes: None
+) -> None:
+    """Write an artifact with the weights of another one and a new plan for the same source program. `advance`
+    gets the bytes of weights as they are copied.
 
     Raises ArtifactError where the old artifact is damaged, in its weights too (damage must not get new
     checksums), UsageError where a file cannot be read or written, and InternalError where the plan expects
@@ -61,11 +76,23 @@ def replan_artifact(old_path: str | Path, new_path: str | Path, plan: Plan) -> N
         raise UsageError(f"cannot read {old_path}: {error.strerror or error}") from error
     if plan.program.grains != source.grains or plan.program.file_nbytes != source.file_nbytes:
         raise InternalError(f"the new plan expects other weights in the file than {old_path} has")
+    native = native_members(plan)
     recorded = Checksums(tuple(manifest["tile_crcs"]), tuple(manifest["state_crcs"]), page_crcs)
     with _replacing(Path(new_path)) as file, open(old_path, "rb") as weights:
-        _copy(weights, file, source.file_nbytes)
+        _copy(weights, file, source.file_nbytes, advance)
         compare(old_path, old_plan, checksums(file.fileno(), old_plan), recorded)
-        _append_archive(file, plan, source)
+        _append_archive(file, plan, source, native)
+
+
+def native_members(plan: Plan) -> dict[str, bytes]:
+    """The program's own kernels, as text and compiled; nothing where it has none.
+
+    Raises UsageError where there is no compiler.
+    """
+    source = emit_native(plan)
+    if not source:
+        return {}
+    return {NATIVE_SOURCE: source.encode(), NATIVE_LIBRARY: build(source, plan.machine.native)}
 
 
 def runtime_members() -> dict[str, bytes]:
@@ -80,13 +107,14 @@ def runtime_members() -> dict[str, bytes]:
     return {"__main__.py": files["integrity.py"], **members}
 
 
-def _append_archive(file: BinaryIO, plan: Plan, source: Program) -> None:
+def _append_archive(file: BinaryIO, plan: Plan, source: Program, native: dict[str, bytes]) -> None:
     file.flush()
     sums = checksums(file.fileno(), plan)
     runtime = runtime_members()
     members = {
         "__main__.py": runtime.pop("__main__.py"),
         "program.py": emit(plan).encode(),
+        **native,
         "plan.json": plan_to_json(plan).encode(),
         "source.json": program_to_json(source).encode(),
         "pages.crc": sums.pages,
@@ -143,7 +171,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _copy(source: BinaryIO, target: BinaryIO, nbytes: int) -> None:
+def _copy(source: BinaryIO, target: BinaryIO, nbytes: int, advance: Advance) -> None:
     """Copy the first `nbytes` bytes inside the kernel, sharing blocks where the file system can."""
     done = 0
     while done < nbytes:
@@ -158,3 +186,4 @@ def _copy(source: BinaryIO, target: BinaryIO, nbytes: int) -> None:
                 f"{source.name} ends at byte {done}, before the end of its weights at {nbytes}"
             )
         done += copied
+        advance(copied)

@@ -8,6 +8,7 @@ import zlib
 from dataclasses import dataclass
 
 from occ.codegen.addresses import Addresses
+from occ.codegen.weights import Advance
 from occ.errors import ArtifactError
 from occ.ir import Plan
 from occ.runtime_stub.jobs import table_pages
@@ -26,8 +27,9 @@ class Checksums:
     pages: bytes
 
 
-def checksums(descriptor: int, plan: Plan) -> Checksums:
-    """Read the weights that `plan` uses from an open file. Takes 4 MiB of memory.
+def checksums(descriptor: int, plan: Plan, advance: Advance = lambda nbytes: None) -> Checksums:
+    """Read the weights that `plan` uses from an open file; `advance` gets the bytes of every tile. Takes
+    4 MiB of memory.
 
     Raises ArtifactError where the file ends before them.
     """
@@ -44,8 +46,12 @@ def checksums(descriptor: int, plan: Plan) -> Checksums:
         for table in Addresses(plan).stored
         for page in table_pages(table.file_offset, table.row_nbytes, table.rows)
     ]
+    tiles = []
+    for tile in plan.sizing.tiles:
+        tiles.append(_crc(descriptor, buffer, tile.file_offset, tile.nbytes))
+        advance(tile.nbytes)
     return Checksums(
-        tuple(_crc(descriptor, buffer, tile.file_offset, tile.nbytes) for tile in plan.sizing.tiles),
+        tuple(tiles),
         states,
         struct.pack(f"<{len(pages)}I", *pages),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -12,9 +13,10 @@ from occ.codegen.addresses import Addresses
 from occ.codegen.arena_map import arena_map
 from occ.codegen.boundary import Boundary
 from occ.codegen.header import header, title
-from occ.codegen.kernels import call_text
 from occ.codegen.names import comment, identifiers, listing
-from occ.codegen.text import WIDTH, contiguous_strides, operand, tuple_text, wrap
+from occ.codegen.native import translation_unit
+from occ.codegen.steps import native_functions, step_text
+from occ.codegen.text import WIDTH, contiguous_strides, tuple_text, wrap
 from occ.ir import BufferKind, Load, Plan, Step, Tile, Value
 from occ.units import format_bytes
 
@@ -35,6 +37,13 @@ def emit(plan: Plan) -> str:
     single tile holds, or an output that is neither in an OUTPUT nor in an INPUT buffer.
     """
     return _Emitter(plan).text()
+
+
+def emit_native(plan: Plan) -> str:
+    """The C text of the functions that the program calls, a pure function of the plan; empty where it calls
+    none."""
+    functions = native_functions(plan.program.values, plan.program.steps)
+    return translation_unit(functions) if functions else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,7 @@ class _Emitter:
             header=header(self.plan),
             map=arena_map(self.plan),
             tiles=list(self._tiles()),
-            resident=_packed(sizing.resident),
+            resident=_packed(chain.from_iterable(self.addresses.residents_first_used.values())),
             head=_packed(load.tile for load in sizing.loads if load.wraps),
             stored=[
                 f"({table.name!r}, {table.file_offset:#x}, {table.row_nbytes}, {table.rows}),"
@@ -184,6 +193,7 @@ class _Emitter:
         for load in self.plan.sizing.loads:
             loads.setdefault(load.issue, []).append(load)
             waits.setdefault(load.deadline, []).append(load)
+        residents = self.addresses.residents_first_used
         cells: list[_Cell] = []
         module = ""
         for begin in range(0, max(len(steps), 1), SECTION_STEPS):
@@ -195,7 +205,8 @@ class _Emitter:
                     module = step.module
                     lines += ["", f"    # {comment(module)}"[:WIDTH]] if module else [""]
                 lines += [self._load_line(load) for load in loads.get(index, ())]
-                lines += [self._wait_line(load) for load in waits.get(index, ())]
+                lines += [self._wait_line(tile) for tile in residents.get(index, ())]
+                lines += [self._wait_line(load.tile) for load in waits.get(index, ())]
                 note = f"# {index:>{number_width}} {self._place(step)}"
                 lines += _noted(calls[index].split("\n"), column, note)
             while lines and not lines[0]:
@@ -215,9 +226,7 @@ class _Emitter:
         def name_of(id: int) -> str:
             return str(self.stored[id]) if id in step.stored else self.names[id]
 
-        args = {name: operand(arg, name_of) for name, arg in step.args}
-        outs = [self.names[id] for id in step.outs]
-        return call_text(step.kernel, args, outs, [self.names[id] for id in step.scratch])
+        return step_text(self.program.values, step, name_of)
 
     def _place(self, step: Step) -> str:
         """Where a step's first result goes."""
@@ -237,8 +246,8 @@ class _Emitter:
         note = f"# {self.tile_contents[tile.id]}: {format_bytes(tile.nbytes)} to {place}, for {until}"
         return f"{text:<16}{note}"[:WIDTH]
 
-    def _wait_line(self, load: Load) -> str:
-        return f"{f'    wait({load.tile})':<16}# {self.tile_contents[load.tile]}"[:WIDTH]
+    def _wait_line(self, tile: int) -> str:
+        return f"{f'    wait({tile})':<16}# {self.tile_contents[tile]}"[:WIDTH]
 
 
 def _packed(ids: Iterable[int]) -> list[str]:

@@ -28,6 +28,7 @@ RESERVED = frozenset(
             "wait",
             "gather",
             "packed",
+            "native",
         ),
         *("tensors", "bind_inputs", "bind_outputs", "release"),
         *("TILES", "RESIDENT", "HEAD", "STORED", "STATES", "OUTPUTS", "SECTIONS"),

@@ -11,6 +11,9 @@ from occ.ir import Program
 WeightBytes = Callable[[int], memoryview]
 """The bytes of a weight buffer, or of a state with an initial value, by buffer id."""
 
+Advance = Callable[[int], None]
+"""Called with so many bytes more that were written."""
+
 _ZEROS = memoryview(bytes(1 << 16))
 
 
@@ -44,10 +47,13 @@ def weight_pieces(program: Program, weights: WeightBytes) -> Iterator[memoryview
     yield from _zeros(program.file_nbytes - position)
 
 
-def write_weights(file: BinaryIO, program: Program, weights: WeightBytes) -> None:
-    """Write the weight part to `file`, at its current position."""
+def write_weights(
+    file: BinaryIO, program: Program, weights: WeightBytes, advance: Advance = lambda nbytes: None
+) -> None:
+    """Write the weight part to `file`, at its current position; `advance` gets the bytes of every piece."""
     for piece in weight_pieces(program, weights):
         file.write(piece)
+        advance(piece.nbytes)
 
 
 def _zeros(nbytes: int) -> Iterator[memoryview]:

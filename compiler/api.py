@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
@@ -12,7 +13,8 @@ from occ.codegen.bundle import replan_artifact
 from occ.errors import ArtifactError, UsageError
 from occ.goals import parse_goal
 from occ.model_file import as_call
-from occ.pipeline import Compiled, Progress, compile_model, planned
+from occ.pipeline import Compiled, compile_model, planned
+from occ.progress import BYTES, SILENT, as_progress
 from occ.report.dump import Dump
 from occ.report.text import claim
 from occ.runtime_stub.integrity import DamageError
@@ -27,6 +29,7 @@ def compile(
     budget: str | int | None = None,
     output: str | Path = "model.occ",
     *,
+    process_budget: str | int | None = None,
     slowdown: str | float | None = None,
     latency: str | float | None = None,
     name: str | None = None,
@@ -34,7 +37,7 @@ def compile(
     target: Target | None = None,
     portable: bool = False,
     dump: str | Path | None = None,
-    progress: Progress = lambda line: None,
+    progress: Callable[[str], None] = SILENT,
 ) -> Compiled:
     """Compile `module` into the artifact `output`.
 
@@ -42,16 +45,18 @@ def compile(
     program takes inputs of just those shapes and types. `budget` is bytes or a text such as "512MB"; None or
     "unlimited" keeps all weights resident, "min" is the smallest that works, "auto" the smallest whose
     predicted latency is within `slowdown` ("5%" or 0.05, the default) of unlimited. With `latency` ("120ms"
-    or seconds) and no budget it is the smallest that is predicted to meet that. `target` is what the program
-    is planned for, by default this machine with `threads` threads (all cores). With `portable` the artifact
-    runs on other processors too, more slowly. `dump` is a directory that gets each stage as a text file.
+    or seconds) and no budget it is the smallest that is predicted to meet that. `process_budget`, in place of
+    a budget, is what the whole process may take, the interpreter and torch included. `target` is what the
+    program is planned for, by default this machine with `threads` threads (all cores). With `portable` the
+    artifact runs on other processors too, more slowly. `dump` is a directory that gets each stage as a text
+    file.
 
     Raises UsageError for a model or inputs that cannot be compiled, a latency that no budget meets and an
     output that cannot be written, and BudgetError, which names the smallest budget that works, where the
     budget is below it. Nothing is written then.
     """
     output = Path(output)
-    goal = parse_goal(budget, slowdown, latency)
+    goal = parse_goal(budget, slowdown, latency, process_budget)
     _check_writable(output)
     return compile_model(
         name or type(module).__name__,
@@ -61,7 +66,7 @@ def compile(
         output=output,
         target=target or local_target(output.absolute().parent, threads),
         portable=portable,
-        progress=progress,
+        progress=as_progress(progress),
         dump=Dump(None if dump is None else Path(dump)),
     )
 
@@ -84,31 +89,34 @@ def replan(
     budget: str | int | None,
     output: str | Path,
     *,
+    process_budget: str | int | None = None,
     slowdown: str | float | None = None,
     latency: str | float | None = None,
     threads: int | None = None,
     target: Target | None = None,
-    progress: Progress = lambda line: None,
+    progress: Callable[[str], None] = SILENT,
 ) -> Compiled:
     """Plan an artifact for another budget, without the model; its weights are copied as they are.
 
-    `budget`, `slowdown` and `latency` are those of `compile`.
+    `budget`, `process_budget`, `slowdown` and `latency` are those of `compile`.
     It is planned for `target`, by default this machine with `threads` threads (as many as before).
     Raises what `compile` raises, and ArtifactError for a damaged artifact.
     """
     output = Path(output)
-    goal = parse_goal(budget, slowdown, latency)
+    goal = parse_goal(budget, slowdown, latency, process_budget)
     artifact = open_artifact(path)
     _check_writable(output)
     threads = artifact.plan.machine.threads if threads is None else threads
+    told = as_progress(progress)
     made = planned(
         artifact.source,
         goal,
         target or local_target(output.absolute().parent, threads),
-        progress,
+        told,
         Dump(None),
     )
-    replan_artifact(path, output, made)
+    with told.stage("copying", artifact.source.file_nbytes, BYTES) as advance:
+        replan_artifact(path, output, made, advance)
     progress(f"wrote {output} ({format_bytes(output.stat().st_size)})")
     progress(claim(made))
     return Compiled(output, made, artifact.source)

@@ -9,15 +9,19 @@ from typing import Any
 
 import occ
 from occ.codegen.addresses import Addresses
-from occ.codegen.bundle import runtime_members
+from occ.codegen.bundle import NATIVE_SOURCE, runtime_members
 from occ.codegen.checksums import Checksums, checksums, compare
-from occ.codegen.emit import emit
+from occ.codegen.emit import emit, emit_native
 from occ.codegen.manifest import manifest_json
+from occ.codegen.weights import Advance
 from occ.errors import ArtifactError, OccError, UsageError
 from occ.ir import Plan, Program
 from occ.runtime_stub.integrity import DamageError, check_archive, read_member
 from occ.runtime_stub.jobs import table_pages
+from occ.runtime_stub.native import MEMBER as NATIVE_LIBRARY
 from occ.serialize import plan_from_json, program_from_json
+
+_NATIVE = (NATIVE_SOURCE, NATIVE_LIBRARY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,12 @@ def open_artifact(path: str | Path) -> Artifact:
         members = {
             name: read_member(path, name) for name in ("plan.json", "source.json", "program.py", "pages.crc")
         }
-        runtime = {name: read_member(path, name) for name in manifest["members"] if name not in members}
+        native = {name: read_member(path, name) for name in _NATIVE if name in manifest["members"]}
+        runtime = {
+            name: read_member(path, name)
+            for name in manifest["members"]
+            if name not in members and name not in native
+        }
     except DamageError as error:
         raise ArtifactError(str(error)) from error
     except OSError as error:
@@ -68,6 +77,7 @@ def open_artifact(path: str | Path) -> Artifact:
         _verify(plan)
         _check_source(plan, source)
         text = emit(plan)
+        kernels = emit_native(plan).encode()
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
     except (OccError, LookupError, TypeError, ValueError, ArithmeticError) as error:
@@ -75,6 +85,10 @@ def open_artifact(path: str | Path) -> Artifact:
         raise ArtifactError(f"{path} holds a plan that is not sound: {error}") from error
     if text.encode() != members["program.py"]:
         raise ArtifactError(f"{path}: program.py is not the program of its plan; compile the model again")
+    if native.get(NATIVE_SOURCE, b"") != kernels or set(native) != (set(_NATIVE) if kernels else set()):
+        raise ArtifactError(
+            f"{path}: {NATIVE_SOURCE} is not the text of its plan's kernels; compile the model again"
+        )
     if runtime != runtime_members():
         raise ArtifactError(f"{path}: its runtime is not that of occ {occ.__version__}; compile it again")
     artifact = Artifact(path, plan, source, manifest, text, members["pages.crc"])
@@ -82,15 +96,16 @@ def open_artifact(path: str | Path) -> Artifact:
     return artifact
 
 
-def check_weights(path: str | Path, artifact: Artifact) -> None:
-    """Read all weights of `path` and compare them with the checksums of `artifact`.
+def check_weights(path: str | Path, artifact: Artifact, advance: Advance = lambda nbytes: None) -> None:
+    """Read all weights of `path` and compare them with the checksums of `artifact`; `advance` gets the bytes
+    as they are read.
 
     Raises ArtifactError naming the first tile, state or page that differs, and UsageError where the file
     cannot be read.
     """
     try:
         with open(path, "rb") as file:
-            found = checksums(file.fileno(), artifact.plan)
+            found = checksums(file.fileno(), artifact.plan, advance)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     compare(str(path), artifact.plan, found, artifact.checksums)

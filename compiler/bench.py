@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,20 +14,28 @@ from torch.utils._pytree import tree_leaves
 
 from occ.artifact import Artifact
 from occ.errors import UsageError
+from occ.fresh_run import fresh_run
 from occ.model_file import load_model_file
-from occ.runtime_stub import kernels
+from occ.progress import SILENT, Progress
 from occ.runtime_stub.program import Program
 from occ.runtime_stub.tensors import dtype_named
+from occ.runtime_stub.trace import StepTrace
 from occ.runtime_stub.tree import flatten_inputs
+from occ.warm_up import warm_up
+
+TRACED = 7
+"""Runs of which each step's time is the median, where a trace is taken."""
 
 
 @dataclass(frozen=True)
 class Bench:
     """What was planned and what was measured. Bytes and seconds; latencies are medians.
 
-    `measured_nbytes` is the growth of the process's peak resident memory from before the load to after the
-    last run. `difference` is the largest |a - b| over the outputs, divided by the largest |b| of eager; it is
-    infinite where one of them has a NaN or an infinity that the other has not.
+    `measured_nbytes` is by how far the resident memory of a process of its own grew at its peak, from before
+    the load; `process_nbytes` is that peak, and `planned_process_nbytes` what the plan expects of it.
+    `planned_nbytes` is arena, outputs, workspace and loader. `cold_start` is from the beginning of the load
+    to the first outputs. `difference` is the largest |a - b| over the outputs, divided by the largest |b| of
+    eager; it is infinite where one of them has a NaN or an infinity that the other has not.
     """
 
     artifact: str
@@ -38,6 +43,11 @@ class Bench:
     planned_nbytes: int
     measured_nbytes: int
     arena_nbytes: int
+    outputs_nbytes: int
+    workspace_nbytes: int
+    loader_nbytes: int
+    planned_process_nbytes: int
+    process_nbytes: int
     predicted_latency: float
     latency: float
     stall: float
@@ -55,9 +65,16 @@ class Bench:
         return plain
 
 
-def bench(artifact: Artifact, model: str | None, runs: int) -> Bench:
+def bench(
+    artifact: Artifact,
+    model: str | None,
+    runs: int,
+    trace: StepTrace | None = None,
+    progress: Progress = SILENT,
+) -> Bench:
     """Run an artifact `runs` times after one that warms up; with `model` (MODEL.py[:name]) eager in turns.
 
+    `trace` records TRACED runs more, which count for nothing else.
     Raises UsageError for a model whose inputs do not fit.
     """
     plan = artifact.plan
@@ -71,85 +88,54 @@ def bench(artifact: Artifact, model: str | None, runs: int) -> Bench:
         args, kwargs = (), {}
     inputs = _inputs(artifact, args, kwargs) if eager else list(map(_example, artifact.manifest["inputs"]))
 
+    with progress.stage("running in a fresh process"):
+        fresh = fresh_run(artifact.path, artifact.manifest["machine"], inputs)
     warm_up()
-    with _peak_growth() as growth:
-        program = Program(artifact.path, artifact.manifest, artifact.text, artifact.page_crcs)
+    with Program(artifact.path, artifact.manifest, artifact.text, artifact.page_crcs) as program:
         outputs = program.run(inputs)
-        measured = growth()
-    with program:
         latencies, stalls, eager_latencies = [], [], []
         difference = None
         read = program.stats().nbytes_read
         if eager is not None:
             difference = _difference(outputs, _run_eager(eager, args, kwargs))
-        for _ in range(runs):
-            program.run(inputs)
-            stats = program.stats()
-            latencies.append(stats.last_latency)
-            stalls.append(stats.last_stall)
-            if eager is not None:
-                began = time.perf_counter()
-                _run_eager(eager, args, kwargs)
-                eager_latencies.append(time.perf_counter() - began)
+        with progress.stage("running", runs, "runs", ticking=False) as advance:
+            for _ in range(runs):
+                program.run(inputs)
+                stats = program.stats()
+                latencies.append(stats.last_latency)
+                stalls.append(stats.last_stall)
+                if eager is not None:
+                    began = time.perf_counter()
+                    _run_eager(eager, args, kwargs)
+                    eager_latencies.append(time.perf_counter() - began)
+                advance(1)
         stats = program.stats()
+        if trace is not None:
+            for _ in range(TRACED):
+                program.run(inputs, trace=trace)
+            program.settle()
     latency = statistics.median(latencies)
     streamed = (stats.nbytes_read - read) // runs
     return Bench(
         artifact=artifact.path,
         runs=runs,
         planned_nbytes=plan.budget.total,
-        measured_nbytes=measured,
+        measured_nbytes=fresh.growth,
         arena_nbytes=plan.budget.arena,
+        outputs_nbytes=plan.budget.outputs,
+        workspace_nbytes=plan.budget.workspace,
+        loader_nbytes=plan.budget.loader,
+        planned_process_nbytes=plan.budget.process_total,
+        process_nbytes=fresh.process,
         predicted_latency=plan.prediction.latency,
         latency=latency,
         stall=statistics.median(stalls),
-        cold_start=stats.cold_start,
+        cold_start=fresh.cold_start,
         streamed_nbytes=streamed,
         bandwidth=streamed / latency,
         eager_latency=statistics.median(eager_latencies) if eager_latencies else None,
         difference=difference,
     )
-
-
-def warm_up() -> None:
-    """Call each family of kernels once on tiny tensors: the code and tables that torch, oneDNN and MKL then
-    load belong to no program."""
-    with torch.inference_mode():
-        picture = torch.ones(1, 16, 8, 8).contiguous(memory_format=torch.channels_last)
-        out = torch.empty_like(picture)
-        for dtype in (torch.float32, torch.bfloat16):
-            matrix = torch.ones(16, 16, dtype=dtype)
-            torch.addmm(matrix[0], matrix, matrix, out=torch.empty_like(matrix))
-        kernels.convolution(
-            picture, torch.ones(16, 16, 1, 1), None, (1, 1), (0, 0), (1, 1), 1, True, None, out
-        )
-        torch.nn.functional.scaled_dot_product_attention(picture, picture, picture)
-        torch.layer_norm(picture, (8,))
-        torch.nn.functional.gelu(torch.softmax(picture, -1))
-
-
-class _peak_growth:
-    """Growth of the peak resident set since the block began, in bytes; the kernel keeps the peak."""
-
-    def __enter__(self) -> Callable[[], int]:
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-        before = _status_nbytes("VmRSS")
-        return lambda: _status_nbytes("VmHWM") - before
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-def _status_nbytes(field: str) -> int:
-    def lines() -> Iterator[str]:
-        with open("/proc/self/status") as file:
-            yield from file
-
-    line = next(line for line in lines() if line.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024
 
 
 def _run_eager(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:

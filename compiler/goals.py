@@ -15,7 +15,7 @@ from math import isfinite, sqrt
 from typing import Protocol, Union
 
 from occ import planning
-from occ.errors import UsageError
+from occ.errors import BudgetError, UsageError
 from occ.ir import Plan, Program
 from occ.planning import PlanningTarget
 from occ.units import PAGE, format_bytes, format_seconds, parse_bytes, round_up
@@ -25,6 +25,9 @@ RESOLUTION = 0.01
 
 SLOWDOWN = 0.05
 """How much slower than without a limit `auto` may be by default."""
+
+PROCESS_ATTEMPTS = 3
+"""Plans made for a process budget."""
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
@@ -50,7 +53,14 @@ class WithinLatency:
     seconds: float
 
 
-Goal = Union[None, int, Smallest, NearlyUnlimited, WithinLatency]
+@dataclass(frozen=True, slots=True)
+class WithinProcess:
+    """What is left of `nbytes` beside the interpreter, torch and the program's own objects."""
+
+    nbytes: int
+
+
+Goal = Union[None, int, Smallest, NearlyUnlimited, WithinLatency, WithinProcess]
 """What a plan is made for: no limit, so many bytes, or a budget that chooses itself."""
 
 
@@ -87,14 +97,24 @@ class Plans:
 
 
 def parse_goal(
-    budget: str | int | None, slowdown: str | float | None = None, latency: str | float | None = None
+    budget: str | int | None,
+    slowdown: str | float | None = None,
+    latency: str | float | None = None,
+    process_budget: str | int | None = None,
 ) -> Goal:
     """Read a goal as users write it.
 
     `budget` is None, "unlimited", "min", "auto", a size such as "512MB" or bytes. `slowdown` goes with
-    "auto": "5%" or 0.05. `latency` stands in place of a budget: "120ms" or seconds. Raises UsageError for
-    anything else.
+    "auto": "5%" or 0.05. `latency` stands in place of a budget: "120ms" or seconds; so does `process_budget`,
+    a size or bytes. Raises UsageError for anything else.
     """
+    if process_budget is not None:
+        if budget is not None or slowdown is not None or latency is not None:
+            raise UsageError(
+                f"a process budget of {process_budget} stands alone;"
+                " leave out --budget, --slowdown and --latency"
+            )
+        return WithinProcess(parse_bytes(process_budget))
     word = budget.strip().lower() if isinstance(budget, str) else None
     if slowdown is not None and word != "auto":
         raise UsageError(f"a slowdown of {slowdown} goes with --budget auto and with no other budget")
@@ -146,6 +166,8 @@ def plan_for(goal: Goal, planner: Planner, progress: Progress = lambda line: Non
     if isinstance(goal, Smallest):
         smallest = planner.smallest
         return planner.plan(smallest.budget.total)
+    if isinstance(goal, WithinProcess):
+        return within_process(goal.nbytes, planner, progress)
     unlimited = planner.plan(None)
     progress(
         f"without a limit: {format_bytes(unlimited.budget.total)}, predicted latency"
@@ -161,6 +183,44 @@ def plan_for(goal: Goal, planner: Planner, progress: Progress = lambda line: Non
             " compile for more threads or a faster target"
         )
     return first_within(goal.seconds, planner, progress)
+
+
+def within_process(nbytes: int, planner: Planner, progress: Progress = lambda line: None) -> Plan:
+    """The plan whose whole process takes at most `nbytes` bytes; its `budget.limit` is what is left of them.
+
+    What a process takes besides depends on the plan, if little: a plan in fewer parts has fewer objects,
+    which leaves more for the next attempt. Raises BudgetError, with the smallest process budget, where
+    `nbytes` is below that of the smallest plan; just that many bytes work.
+    """
+    smallest = planner.smallest
+    if nbytes < smallest.budget.process_total:
+        raise BudgetError(
+            f"a process budget of {nbytes} bytes ({format_bytes(nbytes)}) is too small for"
+            f" {smallest.program.name}: the interpreter, torch and the program's objects take"
+            f" {smallest.budget.process} bytes ({format_bytes(smallest.budget.process)}) and the smallest"
+            f" budget beside them is {smallest.budget.total} ({format_bytes(smallest.budget.total)}),"
+            f" together {smallest.budget.process_total} ({format_bytes(smallest.budget.process_total)})",
+            smallest.budget.process_total,
+        )
+    best, beside = smallest, smallest.budget.process
+    for _ in range(PROCESS_ATTEMPTS):
+        limit = nbytes - beside
+        if limit < smallest.budget.total:
+            break
+        made = planner.plan(limit)
+        if made.budget.process + limit > nbytes:
+            beside = made.budget.process
+            continue
+        best = made
+        if made.budget.process == beside:
+            break
+        beside = made.budget.process
+    progress(
+        f"of a process budget of {format_bytes(nbytes)}, {format_bytes(best.budget.process)} are for the"
+        f" interpreter, torch and the program's objects"
+    )
+    limit = nbytes - best.budget.process
+    return replace(best, budget=replace(best.budget, limit=limit, process_limit=nbytes))
 
 
 def first_within(seconds: float, planner: Planner, progress: Progress = lambda line: None) -> Plan:

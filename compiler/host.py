@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 # Instruction sets that kernels choose their code by, under the names /proc/cpuinfo has for them.
 _ISA = {
     "avx2": "avx2",
+    "bmi1": "bmi1",
+    "bmi2": "bmi2",
+    "f16c": "f16c",
+    "movbe": "movbe",
     "fma": "fma",
     "avx512f": "avx512",
+    "avx512bw": "avx512bw",
+    "avx512cd": "avx512cd",
+    "avx512dq": "avx512dq",
+    "avx512vl": "avx512vl",
     "avx512_vnni": "avx512_vnni",
     "avx_vnni": "avx_vnni",
     "avx512_bf16": "avx512_bf16",
@@ -42,6 +51,12 @@ def isa() -> tuple[str, ...]:
     fields = _cpuinfo()
     flags = set(fields.get("flags", fields.get("Features", "")).split())
     return tuple(name for flag, name in _ISA.items() if flag in flags)
+
+
+def features_of(isa: Iterable[str]) -> frozenset[str]:
+    """Instruction sets by the names that /proc/cpuinfo has for them."""
+    names = set(isa)
+    return frozenset(flag for flag, name in _ISA.items() if name in names)
 
 
 def cpus() -> int:

@@ -115,13 +115,44 @@ Arg = Union[None, bool, int, float, str, Ref, Symbol, tuple["Arg", ...]]
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """The rows of operand `operand` that a row of the result is computed from.
+
+    Row r needs rows [f, f + extent) with f = r * stride // rate - before. Those outside the operand count as
+    rows full of `fill`. With `rate` > 1 an operand's row serves so many rows of the result.
+    """
+
+    operand: str
+    extent: int
+    stride: int = 1
+    before: int = 0
+    rate: int = 1
+    fill: float = 0.0
+
+    def first(self, row: int) -> int:
+        """The first operand row that result row `row` needs; below 0 where that is fill."""
+        return row * self.stride // self.rate - self.before
+
+    def end(self, rows: int) -> int:
+        """The end of the operand rows that the first `rows` > 0 rows of the result need; it may be beyond
+        the operand's end."""
+        return self.first(rows - 1) + self.extent
+
+
+@dataclass(frozen=True, slots=True)
 class SplitAxis:
     """One way to cut a step into parts that together do the same.
 
     The axis has `extent` rows; parts begin at multiples of `granule`. `operands` names the operands that are
-    sliced and along which dimension; `outputs` gives the sliced dimension of each result. Where `staged`, a
-    part's result is computed in contiguous scratch and copied into its slice, because the kernel would stage
-    a strided result outside the arena.
+    sliced and along which dimension; `outputs` gives the sliced dimension of each result, `scratch` that of
+    each scratch value (none where parts take the whole scratch). Where `staged`, a part's result is computed
+    in contiguous scratch and copied into its slice, because the kernel would stage a strided result outside
+    the arena.
+
+    A part reads of a sliced operand the rows that it computes, or those that its `windows` say, fill
+    included; `part_args` are what a part is called with instead of the whole step's operands, such as no
+    padding where fill stands for it. `position` names an operand that counts rows before the first, so that
+    a part gets its own first row added to it.
     """
 
     name: str
@@ -130,6 +161,14 @@ class SplitAxis:
     operands: tuple[tuple[str, int], ...]
     outputs: tuple[int, ...]
     staged: bool = False
+    windows: tuple[Window, ...] = ()
+    part_args: tuple[tuple[str, Arg], ...] = ()
+    scratch: tuple[int, ...] = ()
+    position: str = ""
+
+    def window(self, operand: str) -> Window | None:
+        """The window of an operand, where it has one."""
+        return next((window for window in self.windows if window.operand == operand), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,12 +297,31 @@ class Program:
 class Choices:
     """What a rewrite applies to the unsplit Program; the pipeline searches over these.
 
-    `splits` holds (step index, axis name, parts) of the unsplit program, ordered by step; `gathers` the
-    steps (kernel `embedding`) whose table stays in the file.
+    Steps are named by their index in the unsplit program. `splits` holds (step, axis name, parts), ordered by
+    step; `gathers` the steps (kernel `embedding`) whose table stays in the file. `order` is the order in
+    which the steps run, as half-open runs of steps; empty where they run as they stand. `bands` holds (first
+    step, last step, axis name of the last, parts), ordered by first step: all that runs from the first to
+    the last step, both included, runs part by part (`occ.passes.banding`).
     """
 
     splits: tuple[tuple[int, str, int], ...] = ()
     gathers: tuple[int, ...] = ()
+    order: tuple[tuple[int, int], ...] = ()
+    bands: tuple[tuple[int, int, str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How the target reads weights: `bandwidth` in bytes a second, `overhead` in seconds a request, and by
+    which factor (at least 1) computing is slower while a read is in flight."""
+
+    bandwidth: float
+    overhead: float = 0.0
+    slowdown: float = 1.0
+
+    def seconds(self, nbytes: int) -> float:
+        """Seconds from the beginning of a request for `nbytes` to its end."""
+        return self.overhead + nbytes / self.bandwidth
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,18 +422,42 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes that a program's process takes besides the program's budget, measured on the target.
+
+    `process`: the interpreter and torch, imported and each kind of kernel called once, with page tables.
+    `step`: the objects of one step. `shape`: what oneDNN keeps for each form of a product or convolution.
+    """
+
+    process: int = 0
+    step: int = 0
+    shape: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
-    """Where the bytes go. `limit` is None where the user set none."""
+    """Where the bytes go. `limit` is None where the user set none.
+
+    `process` is what the program's process takes besides (see `Footprint`), outside `total` and `limit`;
+    `process_limit` is what the user allowed for all of it.
+    """
 
     limit: int | None
     arena: int
     outputs: int
     loader: int
     workspace: int
+    process: int = 0
+    process_limit: int | None = None
 
     @property
     def total(self) -> int:
         return self.arena + self.outputs + self.loader + self.workspace
+
+    @property
+    def process_total(self) -> int:
+        """Bytes of the whole process."""
+        return self.process + self.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,7 +465,8 @@ class Machine:
     """What the artifact is made for: fixed at compile, checked or set at load.
 
     `packing` names the machines that packed weights run on (`runtime_stub.packed.probe`); empty where the
-    program has none.
+    program has none. `native` names the processors that its native kernels are compiled for
+    (`runtime_stub.native.LEVELS`), and `compiler` what compiles them; both empty where it has none.
     """
 
     device: str
@@ -393,6 +476,8 @@ class Machine:
     cpu: str
     profile_digest: str
     packing: str = ""
+    native: str = ""
+    compiler: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +485,8 @@ class Plan:
     """A program with everything about memory decided.
 
     `buffer_offsets` gives (buffer id, offset) of every buffer that lies in the arena; `tile_offsets` one
-    offset per tile. `costs` has one entry per step.
+    offset per tile. `costs` has one entry per step. The time model gives `prediction` from `costs`, `sizing`
+    and `reader`, which is how the target reads.
     """
 
     program: Program
@@ -413,6 +499,7 @@ class Plan:
     budget: Budget
     prediction: Prediction
     machine: Machine
+    reader: Reader
 
 
 def tile_nbytes(program: Program, first_grain: int, last_grain: int) -> int:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from types import TracebackType
 
-from occ.child import Child, ChildError
-from occ.codegen.kernels import call_text
-from occ.codegen.text import operand
+from occ.child import Answer, Child, ChildError
+from occ.codegen.kernels import products
+from occ.codegen.native import NativeFunction
+from occ.codegen.steps import native_functions, step_text
 from occ.counter import counter_settings
 from occ.errors import InternalError
+from occ.host import cpus
 from occ.ir import BufferKind, Packing, Program, Ref, Step, StepCost
-from occ.runtime_stub.loader import THREADS as READERS
-from occ.target import Target, keep_kernels, openmp_settings, rounded
-from occ.units import ALIGNMENT, round_down, round_up
+from occ.native import local_library
+from occ.progress import SILENT, Progress
+from occ.sequence import sequence_request
+from occ.target import Target, keep_kernels, local_target, openmp_settings, rounded
+from occ.units import ALIGNMENT, PAGE, round_down, round_up
 
 WORKSPACE_GRAIN = 64 << 10
 """Bytes; workspaces are rounded up to multiples, so that they do not depend on the length of a name."""
 
 GATHER_ROW_NBYTES = 512
 """Bytes of lists and dictionaries that a gather keeps per row."""
+
+PRODUCTS = frozenset(kernel.name for kernel in products.KERNELS)
+"""Kernels whose time is that of multiplying matrices."""
 
 FIRST_SECONDS = 120.0
 CALL_SECONDS = 600.0
@@ -88,12 +98,7 @@ def case_of(program: Program, step: Step) -> Case:
     numbers = {buffer: number for number, buffer in enumerate(begins)}
     names = {id: f"v{index}" for id, index in local.items()}
     return Case(
-        text=call_text(
-            step.kernel,
-            {name: operand(arg, names.__getitem__) for name, arg in step.args},
-            [names[id] for id in step.outs],
-            [names[id] for id in step.scratch],
-        ),
+        text=step_text(program.values, step, names.__getitem__),
         values=tuple(
             LocalValue(
                 numbers[value.buffer],
@@ -116,46 +121,85 @@ def case_of(program: Program, step: Step) -> Case:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds on the target over seconds here, of kernels that multiply matrices and of all others."""
+
+    products: float = 1.0
+    others: float = 1.0
+
+    def of(self, kernel: str) -> float:
+        return self.products if kernel in PRODUCTS else self.others
+
+
+def pace_of(target: Target) -> Pace:
+    """How a target compares with this machine: by the rates of both profiles, unless it is such a one."""
+    if target.is_here:
+        return Pace()
+    here = local_target(tempfile.gettempdir(), min(target.threads, cpus()))
+    return Pace(here.product_rate / target.product_rate, here.memory_rate / target.memory_rate)
+
+
 class Measurer:
     """Measures steps on this machine, each case once; `target` is the profile that knows them all.
 
-    The helper process starts when a case is met that the profile lacks, and ends with the `with` block.
+    For a target that is another machine, what is measured is scaled by how the two compare.
+    A helper process for each spin policy starts when a case is met that the profile lacks, and ends with the
+    `with` block.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, progress: Progress = SILENT) -> None:
         self.target = target
-        self._child: Child | None = None
+        self._progress = progress
+        self._threads = min(target.threads, cpus())
+        self._children: dict[str, Child] = {}
+        self._compiled: dict[str, set[NativeFunction]] = {}
+        """The native kernels that each helper process has."""
 
-    def measure(self, program: Program) -> tuple[StepCost, ...]:
-        """The cost of every step of a rewritten program.
+    def measure(self, program: Program, spin: str) -> tuple[StepCost, ...]:
+        """The cost of every step of a rewritten program that waits by the policy `spin`.
 
-        New costs are kept in the cache. Raises InternalError for a kernel that fails and for a helper process
-        that ends.
+        Workspaces are measured of each case by itself, seconds in a run of the program. New costs are kept in
+        the cache. Raises InternalError for a kernel that fails and for a helper process that ends.
         """
-        costs: list[StepCost] = []
-        fresh: dict[str, StepCost] = {}
-        try:
-            for step in program.steps:
-                if step.stored:
-                    costs.append(gather_cost(program, step, self.target))
-                    continue
-                case = case_of(program, step)
-                signature = case.signature
-                cost = self.target.kernels.get(signature) or fresh.get(signature)
-                if cost is None:
-                    cost = fresh[signature] = self._run(case, step)
-                costs.append(cost)
-        finally:
-            if fresh:
-                keep_kernels(self.target, fresh)
-                self.target = self.target.with_kernels(fresh)
-        return tuple(costs)
+        cases = [None if step.stored else case_of(program, step) for step in program.steps]
+        keys = [None if case is None else self._key(case, spin) for case in cases]
+        alone: dict[str, StepCost] = {}
+        paces: dict[str, float] = {}
+        unknown = {key for key in keys if key is not None and key not in self.target.kernels}
+        if unknown:
+            with self._progress.stage("compiling kernels"):
+                self._compile(program, spin)
+        with self._progress.stage("measuring", len(unknown), "kernels") as advance:
+            for key, case, step in zip(keys, cases, program.steps, strict=True):
+                if key in unknown and key not in alone and key is not None and case is not None:
+                    alone[key] = self._alone(case, step, spin)
+                    paces[key] = self._pace.of(step.kernel)
+                    advance(1)
+        if alone:
+            with self._progress.stage("measuring kernels in a run"):
+                together = self._together(program, keys, alone, spin)
+            fresh = {
+                key: StepCost(rounded(cost.seconds * paces[key], 3), cost.workspace)
+                for key, cost in together.items()
+            }
+            keep_kernels(self.target, fresh)
+            self.target = self.target.with_kernels(fresh)
+        return tuple(
+            gather_cost(program, step, self.target) if key is None else self.target.kernels[key]
+            for key, step in zip(keys, program.steps, strict=True)
+        )
+
+    @cached_property
+    def _pace(self) -> Pace:
+        return pace_of(self.target)
 
     def close(self) -> None:
-        """End the helper process; the next measurement starts another."""
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        """End the helper processes; the next measurement starts others."""
+        for child in self._children.values():
+            child.close()
+        self._children.clear()
+        self._compiled.clear()
 
     def __enter__(self) -> Measurer:
         return self
@@ -165,8 +209,23 @@ class Measurer:
     ) -> None:
         self.close()
 
-    def _run(self, case: Case, step: Step) -> StepCost:
-        where = f"step {step.name} (kernel {step.kernel}, module {step.module or 'of the model itself'})"
+    def _key(self, case: Case, spin: str) -> str:
+        """What the profile knows a case by: for programs that stream, its signature."""
+        return case.signature if spin == self.target.spin else f"spin {spin}: {case.signature}"
+
+    def _compile(self, program: Program, spin: str) -> None:
+        """Give the helper process those of a program's native kernels that it lacks, as one library."""
+        compiled = self._compiled.setdefault(spin, set())
+        lacking = [f for f in native_functions(program.values, program.steps) if f not in compiled]
+        if lacking:
+            library = base64.b64encode(local_library(lacking)).decode("ascii")
+            answer = self._ask({"library": library}, spin, f"program {program.name}")
+            if "error" in answer:
+                raise InternalError(f"the native kernels of {program.name} cannot be run: {answer['error']}")
+            self._compiled.setdefault(spin, set()).update(lacking)
+
+    def _alone(self, case: Case, step: Step, spin: str) -> StepCost:
+        """The workspace of a case, and its seconds with operands in the caches."""
         request = {
             "text": case.text,
             "values": [value.facts for value in case.values],
@@ -175,28 +234,48 @@ class Measurer:
             "writes": case.writes,
             "weights": case.weights,
         }
+        where = f"step {step.name} (kernel {step.kernel}, module {step.module or 'of the model itself'})"
+        answer = self._ask(request, spin, where)
+        if "error" in answer:
+            raise InternalError(f"{where} cannot be run as {case.text}: {answer['error']}")
+        return StepCost(answer["seconds"], round_up(answer["workspace"], WORKSPACE_GRAIN))
+
+    def _together(
+        self, program: Program, keys: Sequence[str | None], alone: Mapping[str, StepCost], spin: str
+    ) -> dict[str, StepCost]:
+        """The costs `alone` with the seconds that their steps take in a run of the program."""
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(filter(None, keys)))}
+        request = sequence_request(program, [None if key is None else numbers[key] for key in keys])
+        answer = self._ask(request, spin, f"program {program.name}")
+        if "error" in answer:
+            raise InternalError(f"program {program.name} cannot be run to be measured: {answer['error']}")
+        seconds: dict[str, float] = answer["seconds"]
+        return {
+            key: replace(cost, seconds=seconds.get(str(numbers[key]), cost.seconds))
+            for key, cost in alone.items()
+        }
+
+    def _ask(self, request: Answer, spin: str, where: str) -> Answer:
         try:
-            if self._child is None:
-                settings = {**openmp_settings(self.target.threads, self.target.spin), **counter_settings()}
-                self._child = Child("occ.measure_child", settings)
-                self._child.ask({"threads": self.target.threads}, FIRST_SECONDS)
-            answer = self._child.ask(request, CALL_SECONDS)
+            if spin not in self._children:
+                settings = {**openmp_settings(self._threads, spin), **counter_settings()}
+                child = self._children[spin] = Child("occ.measure_child", settings)
+                child.ask({"threads": self._threads}, FIRST_SECONDS)
+            return self._children[spin].ask(request, CALL_SECONDS)
         except ChildError as error:
             self.close()
             raise InternalError(f"{where}: the process that measures it {error}") from error
-        if "error" in answer:
-            raise InternalError(f"{where} cannot be run as {case.text}: {answer['error']}")
-        return StepCost(rounded(answer["seconds"], 3), round_up(answer["workspace"], WORKSPACE_GRAIN))
 
 
 def measure(program: Program, target: Target) -> tuple[tuple[StepCost, ...], Target]:
-    """The cost of every step, and the target that knows them; see Measurer.measure."""
+    """The cost of every step as programs that stream wait, and the target that knows them; see
+    Measurer.measure."""
     with Measurer(target) as measurer:
-        return measurer.measure(program), measurer.target
+        return measurer.measure(program, target.spin), measurer.target
 
 
 def gather_cost(program: Program, step: Step, target: Target) -> StepCost:
-    """What reading rows from the file takes by the profile: one request a row, the loader's threads at once.
+    """What reading rows from the file takes by the profile: one request a row.
 
     It counts every index as a row of its own, the worst case.
     """
@@ -205,7 +284,7 @@ def gather_cost(program: Program, step: Step, target: Target) -> StepCost:
         raise InternalError(f"step {step.name} gathers rows without a tensor of indices")
     rows = prod(program.values[indices.value].shape)
     nbytes = sum(program.values[out].extent[1] - program.values[out].extent[0] for out in step.outs)
-    seconds = -(-rows // READERS) * target.overhead + nbytes / target.bandwidth
+    seconds = rows * target.reader.seconds(PAGE) + nbytes / target.bandwidth
     return StepCost(rounded(seconds, 3), round_up(rows * GATHER_ROW_NBYTES, WORKSPACE_GRAIN))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import gc
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,16 +17,15 @@ from torch import Tensor
 
 from occ.child import Answer, serve
 from occ.counter import preloaded_counter
+from occ.numbers import CACHES_NBYTES, Pool
 from occ.runtime_stub import kernels
+from occ.runtime_stub.native import Native
 from occ.runtime_stub.packed import packed
 from occ.runtime_stub.tensors import dtype_named, view_of
-from occ.units import ALIGNMENT, round_up
+from occ.sequence_child import sequence_seconds
 
 COLD_NBYTES = 1 << 20
 """A weight larger than this comes from storage, not from a cache, when its step begins."""
-
-CACHES_NBYTES = 64 << 20
-"""Bytes that must pass before a weight counts as gone from the caches."""
 
 FEWEST_RUNS = 5
 MOST_RUNS = 40
@@ -40,34 +40,33 @@ RESIDENT_ERROR = 256 << 10
 Action = Callable[[], object]
 
 
-class Pool:
-    """Random numbers of each type, made once: filling operands afresh would take longer than the kernels."""
+class Libraries:
+    """The functions of all libraries of native kernels loaded so far, as attributes."""
 
     def __init__(self) -> None:
-        self._numbers: dict[torch.dtype, Tensor] = {}
-        self._cold: dict[torch.dtype, Tensor] = {}
+        self._loaded: list[Native] = []
 
-    def fill(self, memory: Tensor, dtype: torch.dtype) -> None:
-        """Fill `memory` (uint8) with random normals of a floating type, with zeros of another."""
-        if not (dtype.is_floating_point or dtype.is_complex):
-            memory.zero_()
-            return
-        if dtype not in self._numbers:
-            normals = torch.randn(1 << 18, generator=torch.Generator().manual_seed(0))
-            self._numbers[dtype] = normals.to(dtype).view(torch.uint8)
-        numbers = self._numbers[dtype]
-        for first in range(0, memory.numel(), numbers.numel()):
-            part = memory[first : first + numbers.numel()]
-            part.copy_(numbers[: part.numel()])
+    def add(self, library: bytes) -> None:
+        self._loaded.append(Native(library))
 
-    def copies(self, nbytes: int, dtype: torch.dtype, count: int) -> list[Tensor]:
-        """`count` stretches of filled memory (uint8), the same ones for every case: nobody writes there."""
-        stride = round_up(nbytes, ALIGNMENT)
-        cold = self._cold.get(dtype)
-        if cold is None or cold.numel() < stride * count:
-            cold = self._cold[dtype] = torch.empty(stride * count, dtype=torch.uint8)
-            self.fill(cold, dtype)
-        return [cold[stride * index :][:nbytes] for index in range(count)]
+    def __getattr__(self, symbol: str) -> Callable[..., None]:
+        for library in self._loaded:
+            try:
+                return getattr(library, symbol)  # type: ignore[no-any-return]
+            except AttributeError:
+                continue
+        raise AttributeError(symbol)
+
+
+SCOPE: dict[str, Any] = {
+    "torch": torch,
+    "aten": torch.ops.aten,
+    "kernels": kernels,
+    "inf": math.inf,
+    "nan": math.nan,
+    "view_of": view_of,
+}
+"""The names that the text of a call may use, beside `native`."""
 
 
 class Operands:
@@ -180,19 +179,12 @@ class PeakMemory:
         return max(0, peak)
 
 
-def measured(request: Answer, pool: Pool, memory: PeakMemory) -> Answer:
-    """Seconds and workspace of one case, or the text of the error it raised."""
+def measured(request: Answer, pool: Pool, memory: PeakMemory, scope: Mapping[str, Any]) -> Answer:
+    """Seconds and workspace of one case, or the text of the error it raised; `scope` has the names that its
+    call uses."""
     operands = Operands(request, pool)
     names = ", ".join(f"v{index}" for index in range(len(request["values"])))
-    scope = {
-        "torch": torch,
-        "aten": torch.ops.aten,
-        "kernels": kernels,
-        "inf": math.inf,
-        "nan": math.nan,
-        "view_of": view_of,
-    }
-    call: Callable[..., object] = eval(f"lambda {names}: {request['text']}", scope)
+    call: Callable[..., object] = eval(f"lambda {names}: {request['text']}", dict(scope))
     sets = operands.sets()
     try:
         call(*sets[0])
@@ -233,14 +225,21 @@ def main() -> None:
     gc.disable()
     pool = Pool()
     memory = PeakMemory()
+    libraries = Libraries()
+    scope = {**SCOPE, "native": libraries}
 
     def handle(request: Answer) -> Answer:
         if "threads" in request:
             torch.set_num_threads(request["threads"])
             return {}
         try:
+            if "library" in request:
+                libraries.add(base64.b64decode(request["library"]))
+                return {}
             with torch.inference_mode():
-                return measured(request, pool, memory)
+                if "steps" in request:
+                    return {"seconds": sequence_seconds(request, pool, scope)}
+                return measured(request, pool, memory, scope)
         except Exception as error:
             lines = str(error).strip().splitlines()
             return {"error": f"{type(error).__name__}: {lines[0] if lines else '(no text)'}"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from occ.capture import capture
 from occ.codegen.bundle import write_artifact
 from occ.codegen.emit import emit
+from occ.codegen.native.compiler import find_compiler
 from occ.codegen.weights import WeightBytes
 from occ.goals import Goal, Plans, plan_for
 from occ.ir import Machine, Plan, Program
 from occ.lower import Lowered, lower
 from occ.measure import Measurer
+from occ.native import native_level, native_settings
 from occ.planning import PlanningTarget
+from occ.progress import BYTES, Progress
 from occ.report.dump import Dump
 from occ.report.text import claim
 from occ.runtime_stub.machine import planned_threads
@@ -26,8 +29,6 @@ from occ.runtime_stub.packed import probe
 from occ.target import Target
 from occ.units import format_bytes
 from occ.verify import verify
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,16 @@ def compile_model(
     """Compile `module`, called as `module(*args, **kwargs)`, into the artifact `output`.
 
     `goal` is the budget, or what chooses one (see `occ.goals`). With `portable`, weights are stored as plain
-    tensors, which run on any machine. Raises UsageError for what cannot be compiled and
-    BudgetError for a budget that is too small; then nothing is written.
+    tensors and kernels are torch's, which run on any machine. Raises UsageError for what cannot be compiled
+    and BudgetError for a budget that is too small; then nothing is written.
     """
     lowered = captured_and_lowered(
         name, module, args, kwargs, target=target, portable=portable, progress=progress, dump=dump
     )
     source = lowered.program
     made = planned(source, goal, target, progress, dump)
-    write_artifact(output, made, source, weight_bytes(lowered.weights))
+    with progress.stage("writing", source.file_nbytes, BYTES) as advance:
+        write_artifact(output, made, source, weight_bytes(lowered.weights), advance)
     progress(f"wrote {output} ({format_bytes(output.stat().st_size)})")
     progress(claim(made))
     return Compiled(output, made, source)
@@ -81,11 +83,13 @@ def captured_and_lowered(
     dump: Dump,
 ) -> Lowered:
     """The unsplit program of a module, with its weights; the arguments are those of `compile_model`."""
-    captured = capture(module, (args, dict(kwargs)))
+    with progress.stage("capturing"):
+        captured = capture(module, (args, dict(kwargs)))
     progress(f"captured {len(captured.exported.graph.nodes)} operators")
     pack = not portable and packs_for(target, progress)
-    with planned_threads(target.threads):
-        lowered = lower(captured, name, pack=pack)
+    native = not portable and compiles_for(target, progress)
+    with planned_threads(target.threads), progress.stage("lowering"):
+        lowered = lower(captured, name, pack=pack, native=native)
     source = lowered.program
     dump.program("lowered", source)
     progress(
@@ -97,8 +101,8 @@ def captured_and_lowered(
 
 def planned(source: Program, goal: Goal, target: Target, progress: Progress, dump: Dump) -> Plan:
     """Plan an unsplit program for a goal on a target, and prove the plan."""
-    with Measurer(target) as measurer:
-        made = plan_for(goal, Plans(source, planning_target(target, measurer)), progress)
+    with Measurer(target, progress) as measurer, progress.stage("planning"):
+        made = plan_for(goal, Plans(source, planning_target(source, target, measurer)), progress)
     dump.program("rewritten", made.program)
     dump.plan("planned", made, source)
     verify(made)
@@ -114,8 +118,19 @@ def packs_for(target: Target, progress: Progress) -> bool:
     return bool(target.packing) and target.packing == probe()
 
 
-def planning_target(target: Target, measurer: Measurer) -> PlanningTarget:
-    """What planning needs of the target profile."""
+def compiles_for(target: Target, progress: Progress) -> bool:
+    """Whether this machine compiles native kernels for the target."""
+    if find_compiler() is None:
+        progress("there is no gcc: torch's kernels alone")
+    elif not native_level(target):
+        progress(f"native kernels for {target.arch} are not compiled on this machine: torch's kernels alone")
+    return bool(native_level(target))
+
+
+def planning_target(source: Program, target: Target, measurer: Measurer) -> PlanningTarget:
+    """What planning a program needs of the target profile. Raises UsageError where the program has native
+    kernels that cannot be compiled for the target."""
+    level, compiler = native_settings(source, target)
     machine = Machine(
         device="cpu",
         threads=target.threads,
@@ -124,8 +139,10 @@ def planning_target(target: Target, measurer: Measurer) -> PlanningTarget:
         cpu=target.cpu,
         profile_digest=target.digest,
         packing=target.packing,
+        native=level,
+        compiler=compiler,
     )
-    return PlanningTarget(measurer.measure, target.reader, machine, target.spin)
+    return PlanningTarget(measurer.measure, target.reader, machine, target.spin, target.footprint)
 
 
 def weight_bytes(weights: Mapping[int, Tensor]) -> WeightBytes:

@@ -11,26 +11,30 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from occ.errors import BudgetError
+from occ.footprint import process_nbytes
 from occ.ir import (
     Budget,
     BufferKind,
     Choices,
+    Footprint,
     Machine,
     Placement,
     Plan,
     Program,
+    Reader,
     Sizing,
     StepCost,
 )
-from occ.ladder import Ladder, Sized, rungs_between
+from occ.ladder import Demand, Ladder, Sized, rungs_between
+from occ.levels import Levels
 from occ.passes.items import items_of, placed_buffers
 from occ.passes.liveness import Liveness, liveness
 from occ.passes.placement.portfolio import place
 from occ.passes.sizing import Refinement, explain_peak, size, smallest_pool
-from occ.passes.splitting import finer, origins, split_for
+from occ.passes.splitting import finer, split_for
 from occ.passes.tiling import tile, tile_uses
-from occ.passes.timing import Reader, predict
-from occ.rewrite import rewrite
+from occ.passes.timing import predict
+from occ.rewrite import rewritten
 from occ.units import PAGE, format_bytes, round_down, round_up
 
 TILE_TARGETS = (256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20, 16 << 20)
@@ -43,14 +47,26 @@ TRIED = 3
 LEAST_WINDOW = 4
 """Tiles that a pool should have room for, so that one is computed with while others arrive."""
 
+ROOMY = 4
+"""A pool so many times what the fullest step needs has nothing to gain from bands."""
+
+QUICKEST = 0.8
+"""Ratio of computing that no other draft goes below."""
+
+BANDED = 2
+"""Drafts with the smallest floors that are cut into bands for the smallest budget."""
+
 EFFORT = 0.1
 """Share of the placement's usual effort for the plan that is kept: about two seconds where it is hard."""
 
 CRC_NBYTES = 4
 
 Progress = Callable[[str], None]
-Measure = Callable[[Program], Sequence[StepCost]]
-"""Cost of every step of a rewritten program on the target."""
+Measure = Callable[[Program, str], Sequence[StepCost]]
+"""Cost of every step of a rewritten program on the target, where OpenMP's threads wait by a policy."""
+
+RESIDENT_SPIN = "default"
+"""How the threads of a program wait that loads nothing: as OpenMP has it."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +77,29 @@ class PlanningTarget:
     reader: Reader
     machine: Machine
     streaming_spin: str
+    footprint: Footprint = Footprint()
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A rewritten program with everything that does not depend on the budget."""
+    """A rewritten program with everything that does not depend on the budget; `costs` are those of threads
+    that wait by the policy `spin`."""
 
     choices: Choices
     program: Program
+    origins: tuple[int, ...]
+    """For every step the one of the unsplit program that it comes from."""
+    spin: str
     costs: tuple[StepCost, ...]
     liveness: Liveness
     loader_nbytes: int
     needs: tuple[int, ...]
     """Bytes of the arena each step needs by itself: live buffers and the tiles it reads."""
+
+    @property
+    def compute(self) -> float:
+        """Seconds."""
+        return sum(cost.seconds for cost in self.costs)
 
     @property
     def floor_nbytes(self) -> int:
@@ -110,8 +136,18 @@ class Planner:
 
     @cached_property
     def _ladder(self) -> Ladder[Draft]:
-        rungs = rungs_between(self.smallest.budget.total, _resident_budget(self._whole))
-        return Ladder(rungs, self._drafts.at, self._target.reader)
+        # Rungs too small for any plan cost nothing, and to know the smallest that is not would cost much.
+        least = round_up(self._whole.program.outputs_nbytes, PAGE) + PAGE
+        rungs = rungs_between(least, max(least, _resident_budget(self._whole)))
+        return Ladder(rungs, self._drafts.at, self._target.reader, self._least_latency)
+
+    def _least_latency(self, budget: int) -> float:
+        """Seconds that no draft beats in a budget: it reads what cannot stay, and computes about as long as
+        the draft of largest tiles."""
+        draft = self._drafts.largest
+        seconds = tuple(QUICKEST * cost.seconds for cost in draft.costs)
+        demand = replace(Demand.of(draft), base_nbytes=0, seconds=seconds)
+        return demand.least_latency(budget, self._target.reader)
 
     def plan(self, limit: int | None, progress: Progress = lambda line: None) -> Plan:
         """The fastest plan for `limit` bytes; without one, all weights resident in the least arena for that.
@@ -122,16 +158,14 @@ class Planner:
             return self.unlimited
         if limit >= self.unlimited.budget.total:
             return _limited(self.unlimited, limit)
+        for sized in self._ladder.fastest_first(limit):
+            placed = _placed(sized, limit, self._target)
+            if placed is not None:
+                return placed
         smallest = self.smallest
         if limit < smallest.budget.total:
             raise BudgetError(_explain(smallest, limit), smallest.budget.total)
         progress(f"smallest feasible budget {format_bytes(smallest.budget.total)}")
-        for sized in self._ladder.fastest_first(limit):
-            if sized.prediction.latency >= smallest.prediction.latency:
-                break
-            placed = _placed(sized, limit, self._target)
-            if placed is not None:
-                return placed
         return _limited(smallest, limit)
 
 
@@ -174,11 +208,16 @@ class Drafts:
         self.target = target
         self.gathers = gatherable(source)
         self._made: dict[Choices, Draft] = {}
-        self._origins: dict[Choices, tuple[int, ...]] = {}
+        self._levels: dict[Choices, Levels] = {}
         self._unrefined = [
             (tile_nbytes, Choices(split_for(source, tile_nbytes), self.gathers))
             for tile_nbytes in sorted(TILE_TARGETS, reverse=True)
         ]
+
+    @property
+    def largest(self) -> Draft:
+        """The draft with the largest tiles."""
+        return self.of(self._unrefined[0][1])
 
     def of(self, choices: Choices) -> Draft:
         """The draft of these choices; the same object every time."""
@@ -188,41 +227,72 @@ class Drafts:
 
     def at(self, limit: int) -> list[Draft]:
         """Drafts worth trying at a budget, those with the largest tiles first: fewer parts compute faster,
-        smaller tiles hide better."""
-        found: dict[Choices, Draft] = {}
+        smaller tiles hide better. Each is there as it is, if it fits, and in bands that leave more of the
+        pool to weights."""
+        found: dict[Choices, None] = {}
         for tile_nbytes, choices in self._unrefined:
             draft = self._refined(choices, limit)
             if draft is not None:
                 pool = max(limit - draft.outside_nbytes, LEAST_WINDOW * min(TILE_TARGETS))
                 if tile_nbytes * LEAST_WINDOW <= pool:
-                    found.setdefault(draft.choices, draft)
-        return list(found.values())[:TRIED]
+                    found.setdefault(draft.choices)
+        drafts: dict[Choices, Draft] = {}
+        for choices in list(found)[:TRIED]:
+            draft = self.of(choices)
+            for banded in (draft, self._banded(draft, limit, ROOMY)):
+                if banded.floor_nbytes <= round_down(limit - banded.outside_nbytes, PAGE):
+                    drafts.setdefault(banded.choices, banded)
+        return list(drafts.values())
+
+    def least(self, draft: Draft) -> Draft:
+        """The draft in the bands with which its fullest step needs least."""
+        return self.of(self._levels_of(draft).least)
 
     def _refined(self, choices: Choices, limit: int) -> Draft | None:
-        """The draft of these choices with whatever does not fit the budget split finer until it does."""
+        """The draft of these choices with the weights of whatever does not fit the budget split finer, until
+        it does, or does in bands."""
         while True:
             draft = self.of(choices)
             pool = round_down(limit - draft.outside_nbytes, PAGE)
             if draft.floor_nbytes <= pool:
                 return draft
-            if choices not in self._origins:
-                self._origins[choices] = origins(self.source, draft.program.steps, choices)
-            came_from = self._origins[choices]
             refined = choices
-            for step in sorted({came_from[index] for index, need in enumerate(draft.needs) if need > pool}):
+            live = draft.liveness.live_nbytes
+            tight = [i for i, need in enumerate(draft.needs) if need > pool >= live[i]]
+            for step in sorted({draft.origins[index] for index in tight}):
                 refined = finer(self.source, refined, step) or refined
             if refined == choices:
-                return None
+                banded = self._banded(draft, limit, 1)
+                return draft if banded.floor_nbytes <= pool else None
             choices = refined
+
+    def _banded(self, draft: Draft, limit: int, share: int) -> Draft:
+        """The draft in as few bands as it takes for its fullest step to need at most 1/`share` of the pool;
+        in those with which it needs least where none is enough."""
+        levels = self._levels_of(draft)
+        pool = limit - draft.outside_nbytes
+        return self.of(levels.within(pool // share) or levels.least)
+
+    def _levels_of(self, draft: Draft) -> Levels:
+        if draft.choices not in self._levels:
+            beside = [0] * len(self.source.steps)
+            for index, origin in enumerate(draft.origins):
+                tiles = draft.needs[index] - draft.liveness.live_nbytes[index]
+                beside[origin] = max(beside[origin], tiles)
+            self._levels[draft.choices] = Levels(self.source, draft.choices, beside)
+        return self._levels[draft.choices]
 
 
 def _draft(source: Program, choices: Choices, target: PlanningTarget) -> Draft:
-    program = rewrite(source, choices)
+    made = rewritten(source, choices)
+    program = made.program
     live = liveness(program)
     return Draft(
         choices=choices,
         program=program,
-        costs=tuple(target.measure(program)),
+        origins=made.origins,
+        spin=target.streaming_spin,
+        costs=tuple(target.measure(program, target.streaming_spin)),
         liveness=live,
         loader_nbytes=_checksums_nbytes(program),
         needs=tuple(step_needs(program, live)),
@@ -273,16 +343,29 @@ def _unlimited(source: Program, draft: Draft, target: PlanningTarget) -> Plan:
     sizing = size(draft.program, draft.liveness, draft.costs, target.reader, roomy)
     assert not isinstance(sizing, Refinement)
     assert not sizing.loads
+    draft = _waiting_best(draft, target)
     return _plan(draft, sizing, _place_low(draft, sizing), None, target)
 
 
+def _waiting_best(draft: Draft, target: PlanningTarget) -> Draft:
+    """The draft with the spin policy that serves it best when nothing is loaded beside it."""
+    costs = tuple(target.measure(draft.program, RESIDENT_SPIN))
+    if sum(cost.seconds for cost in costs) < draft.compute:
+        return replace(draft, spin=RESIDENT_SPIN, costs=costs)
+    return draft
+
+
 def _smallest(drafts: Drafts) -> Plan:
-    """The plan with the smallest budget: weights in small parts or whole, nothing loaded ahead."""
+    """The plan with the smallest budget: weights in small parts or whole, activations in bands or whole,
+    nothing loaded ahead."""
     source, target = drafts.source, drafts.target
     choices = dict.fromkeys(
         Choices(split_for(source, tile_nbytes), drafts.gathers) for tile_nbytes in (*TILE_TARGETS, PAGE)
     )
-    floors = [(draft.floor_nbytes, draft) for draft in map(drafts.of, choices)]
+    whole = sorted(map(drafts.of, choices), key=lambda draft: draft.floor_nbytes + draft.outside_nbytes)
+    banded = [drafts.least(draft) for draft in whole[:BANDED]]
+    tried = {draft.choices: draft for draft in (*whole, *banded)}
+    floors = [(draft.floor_nbytes, draft) for draft in tried.values()]
     best: Plan | None = None
     for pool, draft in sorted(floors, key=lambda floor: floor[0] + floor[1].outside_nbytes):
         if best is not None and best.budget.total <= pool + draft.outside_nbytes:
@@ -318,7 +401,6 @@ def _plan(
 ) -> Plan:
     buffers = placed_buffers(draft.program, draft.liveness)
     offsets = placement.offsets
-    streams = bool(sizing.loads)
     arena = round_up(placement.height, PAGE)
     if arena == round_up(placement.bound, PAGE):
         # The arena is whole pages; none smaller holds the bound.
@@ -338,13 +420,15 @@ def _plan(
             outputs=draft.program.outputs_nbytes,
             loader=draft.loader_nbytes,
             workspace=draft.workspace,
+            process=process_nbytes(draft.program, target.footprint),
         ),
         prediction=predict(sizing, draft.costs, target.reader),
         machine=replace(
             target.machine,
-            spin=target.streaming_spin if streams else "default",
+            spin=draft.spin,
             packing=target.machine.packing if packs else "",
         ),
+        reader=target.reader,
     )
 
 

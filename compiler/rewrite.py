@@ -1,37 +1,87 @@
-"""Applies the choices to the unsplit program: operator splits and gathers."""
+"""Applies the choices to the unsplit program: order, bands, operator splits and gathers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import gcd, prod
 
+from occ.bands import band_steps
 from occ.errors import InternalError
-from occ.ir import (
-    Arg,
-    Buffer,
-    BufferKind,
-    Choices,
-    Program,
-    Ref,
-    SplitAxis,
-    Step,
-    Value,
-    refs_of,
-    weight_file_offsets,
-)
+from occ.ir import Choices, Program, Ref, Step, weight_file_offsets
+from occ.parts import Memory, axis_of, split
+from occ.passes.banding import Band, Uses, band_of
+from occ.passes.ordering import ordered_steps
 from occ.units import PAGE, round_up
 
 GATHER_ROWS = 64
 """Rows that a gather has in flight at most; it bounds its scratch."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A rewritten program, and for each of its steps the step of the unsplit program that it comes from."""
+
+    program: Program
+    origins: tuple[int, ...]
+
+
 def rewrite(program: Program, choices: Choices) -> Program:
-    """The program with the chosen steps split and the chosen embeddings read by row from the file.
+    """The program with its steps in the chosen order, the chosen bands and steps cut into parts, and the
+    chosen embeddings read by row from the file.
 
     Ids of existing buffers and values stay; new ones are appended. Steps that no choice names stay as they
     are. Raises InternalError for a choice that the program does not offer.
     """
+    return rewritten(program, choices).program
+
+
+def rewritten(program: Program, choices: Choices) -> Rewritten:
+    """What `rewrite` makes, and where its steps come from."""
+    return _Rewriting(program, choices).result()
+
+
+def origins(program: Program, choices: Choices) -> tuple[int, ...]:
+    """For every step of the rewritten program the step of the unsplit `program` that it comes from."""
+    return rewritten(program, choices).origins
+
+
+class _Rewriting:
+    def __init__(self, program: Program, choices: Choices) -> None:
+        self._program = program
+        self._gathers = frozenset(choices.gathers)
+        self._splits = _splits_of(program, choices)
+        self._order = ordered_steps(program, choices.order)
+        self._bands = _bands_of(program, choices, self._order)
+        self._file_offsets = weight_file_offsets(program)
+        self._memory = Memory(list(program.buffers), list(program.values))
+
+    def result(self) -> Rewritten:
+        found: list[tuple[int, Step]] = []
+        banded = {cut.step for band in self._bands.values() for cut in band.cuts}
+        for index in self._order:
+            if (band := self._bands.get(index)) is not None:
+                found += band_steps(self._memory, self._program, band, self._finished)
+            elif index not in banded:
+                found += [(index, step) for step in self._finished(index, self._program.steps[index])]
+        program = replace(
+            self._program,
+            buffers=tuple(self._memory.buffers),
+            values=tuple(self._memory.values),
+            steps=tuple(step for _, step in found),
+        )
+        return Rewritten(program, tuple(index for index, _ in found))
+
+    def _finished(self, index: int, step: Step) -> list[Step]:
+        """The steps that a step, or a part of it in a band, becomes by the choices for it alone."""
+        if index in self._splits:
+            axis_name, parts = self._splits[index]
+            return split(self._memory, step, axis_of(self._program.steps[index], axis_name, parts), parts)
+        if index in self._gathers:
+            return [_gather(self._memory, step, self._file_offsets)]
+        return [step]
+
+
+def _splits_of(program: Program, choices: Choices) -> dict[int, tuple[str, int]]:
     splits: dict[int, tuple[str, int]] = {}
     for index, axis, parts in choices.splits:
         if not 0 <= index < len(program.steps) or index in splits or index in choices.gathers:
@@ -43,27 +93,30 @@ def rewrite(program: Program, choices: Choices) -> Program:
     for index in choices.gathers:
         if not 0 <= index < len(program.steps) or program.steps[index].kernel != "embedding":
             raise InternalError(f"the choice to gather step {index} names a step that is no embedding")
-
-    memory = _Memory(list(program.buffers), list(program.values))
-    file_offsets = weight_file_offsets(program)
-    steps: list[Step] = []
-    for index, step in enumerate(program.steps):
-        if index in splits:
-            axis_name, parts = splits[index]
-            steps.extend(_split(memory, step, _axis_of(step, axis_name, parts), parts))
-        elif index in choices.gathers:
-            steps.append(_gather(memory, step, file_offsets))
-        else:
-            steps.append(step)
-    return replace(program, buffers=tuple(memory.buffers), values=tuple(memory.values), steps=tuple(steps))
+    return splits
 
 
-def part_rows(axis: SplitAxis, parts: int) -> tuple[tuple[int, int], ...]:
-    """Half-open row ranges of `parts` parts: they begin at multiples of the granule, and their numbers of
-    granules differ by one at most."""
-    granules = -(-axis.extent // axis.granule)
-    starts = [part * granules // parts * axis.granule for part in range(parts)]
-    return tuple(zip(starts, [*starts[1:], axis.extent], strict=True))
+def _bands_of(program: Program, choices: Choices, order: tuple[int, ...]) -> dict[int, Band]:
+    """The chosen bands by the first step of each."""
+    if not choices.bands:
+        return {}
+    uses = Uses.of(program)
+    places = {step: place for place, step in enumerate(order)}
+    splits = {index: axis for index, axis, _ in choices.splits}
+    found: dict[int, Band] = {}
+    taken: set[int] = set()
+    for first, last, axis, parts in choices.bands:
+        where = (places.get(first), places.get(last))
+        if where[0] is None or where[1] is None or where[0] > where[1]:
+            raise InternalError(f"a band from step {first} to step {last} is none in this order")
+        steps = order[where[0] : where[1] + 1]
+        if taken.intersection(steps):
+            raise InternalError(f"the band from step {first} to step {last} overlaps another one")
+        taken.update(steps)
+        if splits.get(last) == axis:
+            raise InternalError(f"step {last} is split along {axis}, and so is the band that it ends")
+        found[first] = band_of(program, uses, steps, axis, parts, splits)
+    return found
 
 
 def gather_row_nbytes(row_nbytes: int, row_stride: int, file_offset: int) -> int:
@@ -77,198 +130,7 @@ def gather_row_nbytes(row_nbytes: int, row_stride: int, file_offset: int) -> int
     return round_up(PAGE - step + file_offset % step + row_nbytes, PAGE)
 
 
-@dataclass
-class _Memory:
-    """The buffers and values of a program while new ones are appended."""
-
-    buffers: list[Buffer]
-    values: list[Value]
-
-    def scratch(self, name: str, nbytes: int) -> int:
-        self.buffers.append(Buffer(len(self.buffers), name, BufferKind.SCRATCH, nbytes))
-        return len(self.buffers) - 1
-
-    def value(
-        self,
-        name: str,
-        buffer: int,
-        offset: int,
-        dtype: str,
-        shape: tuple[int, ...],
-        strides: tuple[int, ...],
-    ) -> int:
-        self.values.append(Value(len(self.values), name, buffer, offset, dtype, shape, strides))
-        return len(self.values) - 1
-
-    def rows(self, value: int, dim: int, first: int, last: int) -> int:
-        """A new value: rows [first, last) of `value` along `dim`."""
-        whole = self.values[value]
-        index = ":, " * dim + f"{first}:{last}"
-        return self.value(
-            f"{whole.name}[{index}]",
-            whole.buffer,
-            whole.offset + first * whole.strides[dim] * whole.itemsize,
-            whole.dtype,
-            (*whole.shape[:dim], last - first, *whole.shape[dim + 1 :]),
-            whole.strides,
-        )
-
-
-def _axis_of(step: Step, name: str, parts: int) -> SplitAxis:
-    for axis in step.splits:
-        if axis.name == name:
-            granules = -(-axis.extent // axis.granule)
-            if not 1 <= parts <= granules:
-                raise InternalError(
-                    f"step {step.name} cannot be split into {parts} parts along {name}: "
-                    f"{axis.extent} rows in granules of {axis.granule} allow 1 to {granules}"
-                )
-            if len(axis.outputs) != len(step.outs):
-                raise InternalError(
-                    f"axis {name} of step {step.name} slices {len(axis.outputs)} results of {len(step.outs)}"
-                )
-            return axis
-    offered = ", ".join(axis.name for axis in step.splits) or "none"
-    raise InternalError(f"step {step.name} has no axis {name} to split along; it offers: {offered}")
-
-
-def _split(memory: _Memory, step: Step, axis: SplitAxis, parts: int) -> list[Step]:
-    if parts == 1:
-        return [step]
-    dims = _sliced_dims(memory, step, axis)
-    ranges = part_rows(axis, parts)
-    stage = _Stage(memory, step, axis, max(last - first for first, last in ranges)) if axis.staged else None
-    steps: list[Step] = []
-    for number, (first, last) in enumerate(ranges, 1):
-        suffix = f"[{number}/{parts}]"
-        slices = {key: memory.rows(key[1], dim, first, last) for key, dim in dims.items()}
-        outs = tuple(
-            memory.rows(out, dim, first, last) for out, dim in zip(step.outs, axis.outputs, strict=True)
-        )
-        part = replace(
-            step,
-            name=step.name + suffix,
-            args=_with_values(step.args, slices),
-            outs=outs,
-            stored=tuple(slices.get(_stored_key(step, value), value) for value in step.stored),
-            splits=(),
-        )
-        steps.extend(stage.around(part, slices) if stage else [part])
-    return steps
-
-
-_Key = tuple[str, int]
-"""An operand's name and a value in it."""
-
-
-def _sliced_dims(memory: _Memory, step: Step, axis: SplitAxis) -> dict[_Key, int]:
-    """The dimension along which each sliced operand is cut, after checking that the axis fits the step."""
-    args = dict(step.args)
-    dims: dict[_Key, int] = {}
-    for name, dim in axis.operands:
-        if name not in args:
-            raise InternalError(
-                f"axis {axis.name} of step {step.name} slices {name}, which is no operand of it"
-            )
-        for ref in refs_of(args[name]):
-            dims[name, ref.value] = dim
-    for label, value_id, dim in [
-        *((name, value, dim) for (name, value), dim in dims.items()),
-        *(("result", value, dim) for value, dim in zip(step.outs, axis.outputs, strict=True)),
-    ]:
-        value = memory.values[value_id]
-        if not 0 <= dim < len(value.shape) or value.shape[dim] != axis.extent:
-            raise InternalError(
-                f"axis {axis.name} of step {step.name} has {axis.extent} rows, but its {label} {value.name} "
-                f"of shape {value.shape} does not have as many along dimension {dim}"
-            )
-    for name, arg in step.args:
-        for ref in refs_of(arg):
-            for out, dim in zip(step.outs, axis.outputs, strict=True):
-                if _same_view(memory, ref.value, out) and dims.get((name, ref.value)) != dim:
-                    raise InternalError(
-                        f"axis {axis.name} of step {step.name} cuts its result along dimension {dim} but not "
-                        f"{name}, which lies in the same bytes"
-                    )
-    return dims
-
-
-def _same_view(memory: _Memory, left: int, right: int) -> bool:
-    a, b = memory.values[left], memory.values[right]
-    return replace(a, id=b.id, name=b.name) == b
-
-
-def _stored_key(step: Step, value: int) -> _Key:
-    for name, arg in step.args:
-        if any(ref.value == value for ref in refs_of(arg)):
-            return (name, value)
-    raise InternalError(f"step {step.name} declares a stored value {value} that is no operand of it")
-
-
-def _with_values(
-    args: tuple[tuple[str, Arg], ...], replacement: Mapping[_Key, int]
-) -> tuple[tuple[str, Arg], ...]:
-    """The operands with some values replaced."""
-
-    def replaced(name: str, arg: Arg) -> Arg:
-        if isinstance(arg, Ref):
-            return Ref(replacement.get((name, arg.value), arg.value))
-        if isinstance(arg, tuple):
-            return tuple(replaced(name, item) for item in arg)
-        return arg
-
-    return tuple((name, replaced(name, arg)) for name, arg in args)
-
-
-class _Stage:
-    """Dense scratch that the parts of one step compute their results in, one buffer per result."""
-
-    def __init__(self, memory: _Memory, step: Step, axis: SplitAxis, most_rows: int) -> None:
-        self._memory = memory
-        self._step = step
-        self._buffers = []
-        for out, dim in zip(step.outs, axis.outputs, strict=True):
-            value = memory.values[out]
-            rest = prod(value.shape[:dim]) * prod(value.shape[dim + 1 :])
-            self._buffers.append(memory.scratch(f"{value.name}.stage", most_rows * rest * value.itemsize))
-
-    def around(self, part: Step, slices: dict[_Key, int]) -> list[Step]:
-        """The part as steps: copy what the result's bytes held into the stage where the kernel reads it,
-        compute in the stage, copy into the result's slice."""
-        memory = self._memory
-        staged = tuple(
-            self._staged(out, buffer) for out, buffer in zip(part.outs, self._buffers, strict=True)
-        )
-        before: list[Step] = []
-        moved: dict[_Key, int] = {}
-        for (name, whole), piece in slices.items():
-            for original, stage in zip(self._step.outs, staged, strict=True):
-                if _same_view(memory, whole, original):
-                    before.append(self._copy(part, f"load {name}", piece, stage))
-                    moved[name, piece] = stage
-        after = [self._copy(part, "store", stage, out) for stage, out in zip(staged, part.outs, strict=True)]
-        return [*before, replace(part, args=_with_values(part.args, moved), outs=staged), *after]
-
-    def _staged(self, out: int, buffer: int) -> int:
-        value = self._memory.values[out]
-        strides = _dense_strides(value)
-        return self._memory.value(f"{value.name}.stage", buffer, 0, value.dtype, value.shape, strides)
-
-    def _copy(self, part: Step, verb: str, source: int, target: int) -> Step:
-        return Step(f"{part.name} {verb}", part.module, "copy", (("source", Ref(source)),), (target,))
-
-
-def _dense_strides(value: Value) -> tuple[int, ...]:
-    """Strides without gaps for the value's shape, its dimensions in the same order in memory."""
-    strides = [0] * len(value.shape)
-    reach = 1
-    for dim in sorted(range(len(value.shape)), key=lambda dim: (-value.strides[dim], dim), reverse=True):
-        strides[dim] = reach
-        reach *= max(value.shape[dim], 1)
-    return tuple(strides)
-
-
-def _gather(memory: _Memory, step: Step, file_offsets: dict[int, int]) -> Step:
+def _gather(memory: Memory, step: Step, file_offsets: dict[int, int]) -> Step:
     args = dict(step.args)
     weight, indices = args.get("weight"), args.get("indices")
     if not isinstance(weight, Ref) or not isinstance(indices, Ref):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,10 @@ from occ.ir import Plan, Program
 from occ.measure import Measurer
 from occ.model_file import load_model_file
 from occ.pipeline import captured_and_lowered, planning_target, weight_bytes
+from occ.progress import SILENT, Progress
 from occ.report.dump import Dump
 from occ.target import Target, local_target
 from occ.trial import Write
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,11 @@ class Study:
         return self.plans.plan(None) if self.own is None else self.own
 
 
+def is_model_file(spec: str) -> bool:
+    """Whether `spec` names MODEL.py[:name], and no artifact."""
+    return spec.endswith(".py") or ".py:" in spec
+
+
 @contextmanager
 def study(
     spec: str,
@@ -48,7 +52,7 @@ def study(
     threads: int | None,
     weights: str | None = None,
     portable: bool = False,
-    progress: Progress = lambda line: None,
+    progress: Progress = SILENT,
 ) -> Iterator[Study]:
     """The program of MODEL.py[:name] or of an artifact; plans can be made while the block runs.
 
@@ -56,7 +60,7 @@ def study(
     reading from `folder`. `weights` and `portable` are for a model file. Raises UsageError for a model that
     cannot be compiled, and ArtifactError for a damaged artifact.
     """
-    if spec.endswith(".py") or ".py:" in spec:
+    if is_model_file(spec):
         model = load_model_file(spec, weights)
         target = target or local_target(folder, threads)
         args, kwargs = model.example_inputs
@@ -88,5 +92,5 @@ def study(
         def write(path: Path, plan: Plan) -> None:
             replan_artifact(spec, path, plan)
 
-    with Measurer(target) as measurer:
-        yield Study(source, target, Plans(source, planning_target(target, measurer)), own, write)
+    with Measurer(target, progress) as measurer:
+        yield Study(source, target, Plans(source, planning_target(source, target, measurer)), own, write)

@@ -7,22 +7,24 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import floor, isfinite, log10
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from occ.cache import read_json, write_json
 from occ.child import Child, ChildError
 from occ.errors import InternalError, UsageError
+from occ.footprint import measured_footprint
 from occ.host import cpu_model, cpus, isa
-from occ.ir import StepCost
-from occ.passes.timing import Reader
+from occ.ir import Footprint, Reader, StepCost
 from occ.units import format_bytes, format_seconds
 
-FORMAT = 1
+FORMAT = 2
 """Version of the profile's JSON; docs/target-profile.md describes it."""
 
 SPIN_POLICIES = ("passive", "1000", "default")
@@ -39,11 +41,13 @@ CHILD_SECONDS = 120.0
 class Target:
     """A machine as plans see it.
 
-    `bandwidth` is bytes a second of reading weights, `overhead` seconds a read request, `slowdown` (at least
-    1) how many times longer computing takes while a read is in flight. `spin` is how OpenMP threads wait in a
-    program that streams: "default", "passive" or a spin count. `kernels` maps signatures (see
-    `occ.measure`) to costs. `packing` names the machines whose packed weights it takes (empty: none; see
-    `runtime_stub.packed.probe`). `torch` and `arch` are version and architecture.
+    `bandwidth` is bytes a second of reading weights, `overhead` seconds a read request, `slowdown` (at
+    least 1) how many times longer computing takes while a read is in flight. `product_rate` (operations a
+    second of a matrix product) and `memory_rate` (bytes a second through an element-wise kernel) say how
+    machines compare. `spin` is how OpenMP threads wait in a program that streams: "default", "passive" or a
+    spin count. `kernels` maps signatures (see `occ.measure`) to costs. `packing` names the machines whose
+    packed weights it takes (empty: none; see `runtime_stub.packed.probe`). `footprint` is what a program's
+    process takes besides the program's budget. `torch` and `arch` are version and architecture.
     """
 
     name: str
@@ -55,14 +59,22 @@ class Target:
     bandwidth: float
     overhead: float
     slowdown: float
+    product_rate: float
+    memory_rate: float
     spin: str
     packing: str = ""
+    footprint: Footprint = Footprint()
     kernels: Mapping[str, StepCost] = field(default_factory=dict)
 
     @property
     def reader(self) -> Reader:
         """The part of the profile that the time model takes."""
         return Reader(self.bandwidth, self.overhead, self.slowdown)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this machine is such a one: of its processor and instruction sets."""
+        return (self.cpu, self.arch, self.isa) == (cpu_model(), platform.machine(), isa())
 
     @property
     def digest(self) -> str:
@@ -91,7 +103,8 @@ class Target:
         return (
             f"{self.cpu}, {self.threads} thread{'s' if self.threads > 1 else ''}, torch {self.torch}; reads"
             f" {format_bytes(round(self.bandwidth))}/s + {format_seconds(self.overhead)} a request, computing"
-            f" x{self.slowdown:g} beside them; spin {self.spin}; {len(self.kernels)} kernels measured"
+            f" x{self.slowdown:g} beside them; spin {self.spin}; a process takes"
+            f" {format_bytes(self.footprint.process)}; {len(self.kernels)} kernels measured"
         )
 
     def _as_json(self) -> dict[str, Any]:
@@ -106,8 +119,11 @@ class Target:
             "bandwidth": self.bandwidth,
             "overhead": self.overhead,
             "slowdown": self.slowdown,
+            "product_rate": self.product_rate,
+            "memory_rate": self.memory_rate,
             "spin": self.spin,
             "packing": self.packing,
+            "footprint": asdict(self.footprint),
             "kernels": {
                 signature: [cost.seconds, cost.workspace] for signature, cost in sorted(self.kernels.items())
             },
@@ -155,6 +171,8 @@ def local_target(directory: str | Path, threads: int | None = None) -> Target:
         bandwidth=1.0,
         overhead=0.0,
         slowdown=1.0,
+        product_rate=1.0,
+        memory_rate=1.0,
         spin="default",
         packing=probe(),
     )
@@ -219,18 +237,25 @@ def _from_json(content: Any) -> Target:
         bandwidth=float(content["bandwidth"]),
         overhead=float(content["overhead"]),
         slowdown=float(content["slowdown"]),
+        product_rate=float(content["product_rate"]),
+        memory_rate=float(content["memory_rate"]),
         spin=str(content["spin"]),
         packing=str(content["packing"]),
+        footprint=Footprint(**{name: int(nbytes) for name, nbytes in content["footprint"].items()}),
         kernels=_costs(content["kernels"]),
     )
     if target.threads < 1:
         raise ValueError(f"threads is {target.threads}")
     if not (target.bandwidth > 0 and isfinite(target.bandwidth)):
         raise ValueError(f"bandwidth is {target.bandwidth:g}")
+    if not (target.product_rate > 0 and target.memory_rate > 0):
+        raise ValueError(f"product_rate is {target.product_rate:g} and memory_rate {target.memory_rate:g}")
     if not (target.overhead >= 0 and target.slowdown >= 1):
         raise ValueError(f"overhead is {target.overhead:g} and slowdown {target.slowdown:g}")
     if target.spin not in ("default", "passive") and not target.spin.isdecimal():
         raise ValueError(f"spin is {target.spin!r}")
+    if min(asdict(target.footprint).values()) < 0:
+        raise ValueError(f"footprint is {target.footprint}")
     return target
 
 
@@ -255,6 +280,7 @@ def _measured(bare: Target, directory: Path) -> Target:
             computing = [child.ask({"do": "compute"}, CHILD_SECONDS) for child in children]
         except ChildError as error:
             raise InternalError(f"the process that measures this machine {error}") from error
+    bandwidth, overhead = fitted(reading["requests"])
     best = 0
     for index, times in enumerate(computing):
         if times["beside"] < SPIN_GAIN * computing[best]["beside"]:
@@ -262,11 +288,25 @@ def _measured(bare: Target, directory: Path) -> Target:
     chosen = computing[best]
     return replace(
         bare,
-        bandwidth=rounded(reading["bandwidth"], 2),
-        overhead=rounded(reading["overhead"], 2),
+        bandwidth=rounded(bandwidth, 2),
+        overhead=rounded(overhead, 2),
         slowdown=max(1.0, round(chosen["beside"] / chosen["alone"], 2)),
+        product_rate=rounded(chosen["product_rate"], 2),
+        memory_rate=rounded(chosen["memory_rate"], 2),
         spin=policies[best],
+        footprint=measured_footprint(openmp_settings(bare.threads, policies[best])),
     )
+
+
+def fitted(requests: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Bandwidth (bytes a second) and overhead (seconds, at least 0) such that requests of n bytes take
+    overhead + n / bandwidth: the least squares of relative errors over pairs of bytes and seconds."""
+    nbytes, seconds = np.array(requests, dtype=np.float64).T
+    terms = np.stack([np.ones_like(nbytes), nbytes]) / seconds
+    (overhead, pace), *_ = np.linalg.lstsq(terms.T, np.ones_like(seconds), rcond=None)
+    if overhead < 0.0 or pace <= 0.0:
+        overhead, pace = 0.0, float((nbytes / seconds).sum() / ((nbytes / seconds) ** 2).sum())
+    return float(1.0 / pace), float(overhead)
 
 
 @contextmanager

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
 import os
-import random
 import statistics
 import threading
 from collections.abc import Callable
@@ -14,50 +12,45 @@ import torch
 from torch import Tensor
 
 from occ.child import Answer, serve
+from occ.numbers import CACHES_NBYTES, in_huge_pages
+from occ.runtime_stub.arena import Arena
 from occ.runtime_stub.jobs import REQUEST_NBYTES
 from occ.runtime_stub.loader import THREADS
-from occ.runtime_stub.storage import PAGE, WeightFile
+from occ.runtime_stub.storage import WeightFile
 
-PASSES = 3
-SMALL_REQUESTS = 64
+PASSES = 5
+REQUESTS_NBYTES = (256 << 10, 1 << 20, REQUEST_NBYTES)
+"""Sizes of the requests that reading is measured with."""
+
 ROUNDS = 3
 WINDOW = 0.1
 """Seconds that computing is measured for in each round, alone and beside reading."""
 
 
 class Sample:
-    """A file read as the loader reads weights: by its number of threads, in its largest requests."""
+    """A file read as the loader reads weights: by its number of threads, which always have work."""
 
     def __init__(self, path: str) -> None:
         self._file = WeightFile(path)
         self._nbytes = os.stat(path).st_size
+        self._arena = Arena(THREADS * REQUEST_NBYTES)
 
-    def bandwidth(self) -> float:
-        """Bytes a second over the whole file, the median of a few passes."""
-        rates: list[float] = []
+    def request_seconds(self) -> list[tuple[int, float]]:
+        """Bytes of a request, and the seconds that each one of that size adds to reading the file: the median
+        of passes over it, the sizes in turns."""
+        times: dict[int, list[float]] = {nbytes: [] for nbytes in REQUESTS_NBYTES}
         for _ in range(PASSES):
-            begin = perf_counter()
-            for thread in self._readers(lambda: True, endless=False):
-                thread.join()
-            rates.append(self._nbytes / (perf_counter() - begin))
-        return statistics.median(rates)
-
-    def overhead(self) -> float:
-        """Seconds to read one page anywhere, the median."""
-        memory = memoryview(mmap.mmap(-1, PAGE))
-        chance = random.Random(0)
-        seconds: list[float] = []
-        for _ in range(SMALL_REQUESTS):
-            offset = chance.randrange(self._nbytes // PAGE) * PAGE
-            begin = perf_counter()
-            self._file.read_pages(memory, offset)
-            seconds.append(perf_counter() - begin)
-        return statistics.median(seconds)
+            for nbytes, seconds in times.items():
+                begin = perf_counter()
+                for thread in self._readers(lambda: True, nbytes, endless=False):
+                    thread.join()
+                seconds.append((perf_counter() - begin) * nbytes / self._nbytes)
+        return [(nbytes, statistics.median(seconds)) for nbytes, seconds in times.items()]
 
     def beside(self, action: Callable[[], float]) -> float:
         """`action()` while the file is being read over and over."""
         done = threading.Event()
-        threads = self._readers(lambda: not done.is_set(), endless=True)
+        threads = self._readers(lambda: not done.is_set(), REQUEST_NBYTES, endless=True)
         try:
             return action()
         finally:
@@ -65,13 +58,14 @@ class Sample:
             for thread in threads:
                 thread.join()
 
-    def _readers(self, wanted: Callable[[], bool], endless: bool) -> list[threading.Thread]:
-        """Started threads that read every THREADS-th request of the file."""
+    def _readers(self, wanted: Callable[[], bool], nbytes: int, endless: bool) -> list[threading.Thread]:
+        """Started threads that read the file in requests of `nbytes` bytes, each every THREADS-th one."""
 
         def read(first: int) -> None:
-            memory = memoryview(mmap.mmap(-1, REQUEST_NBYTES))
+            place = first * REQUEST_NBYTES
+            memory = self._arena.memory[place : place + nbytes]
             while True:
-                for offset in range(first * REQUEST_NBYTES, self._nbytes, THREADS * REQUEST_NBYTES):
+                for offset in range(first * nbytes, self._nbytes, THREADS * nbytes):
                     if not wanted():
                         return
                     self._file.read_pages(memory, offset)
@@ -116,6 +110,19 @@ def mean_seconds(layer: Callable[[], object]) -> float:
     return (now - begin) / calls
 
 
+def product_rate() -> float:
+    """Floating-point operations a second of a matrix product whose operands fit the caches."""
+    size = 512
+    x, y, out = torch.randn(size, size), torch.randn(size, size), torch.empty(size, size)
+    return 2 * size**3 / mean_seconds(lambda: torch.mm(x, y, out=out))
+
+
+def memory_rate() -> float:
+    """Bytes a second that an element-wise kernel reads and writes, of operands larger than the caches."""
+    x, out = in_huge_pages(CACHES_NBYTES).view(torch.float32), torch.empty(CACHES_NBYTES // 4)
+    return 2 * CACHES_NBYTES / mean_seconds(lambda: torch.neg(x, out=out))
+
+
 def main() -> None:
     samples: list[Sample] = []
 
@@ -126,13 +133,14 @@ def main() -> None:
             return {}
         [sample] = samples
         if request["do"] == "read":
-            return {"bandwidth": sample.bandwidth(), "overhead": sample.overhead()}
+            return {"requests": sample.request_seconds()}
         with torch.inference_mode():
             layer = Layer()
             rounds = [
                 (mean_seconds(layer), sample.beside(lambda: mean_seconds(layer))) for _ in range(ROUNDS)
             ]
+            rates = {"product_rate": product_rate(), "memory_rate": memory_rate()}
         alone, beside = map(statistics.median, zip(*rounds, strict=True))
-        return {"alone": alone, "beside": beside}
+        return {"alone": alone, "beside": beside, **rates}
 
     serve(handle)

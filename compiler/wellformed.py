@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import isfinite
 
 from occ.ir import DTYPE_NBYTES, Arg, Input, Output, Plan, Program, Symbol, refs_of
 
@@ -109,11 +110,24 @@ def _plan_problems(plan: Plan) -> Iterator[str]:
         yield f"{len(plan.tile_offsets)} offsets for {len(sizing.tiles)} tiles"
     if len(plan.costs) != len(program.steps):
         yield f"{len(plan.costs)} costs for {len(program.steps)} steps"
-    parts = (budget.limit or 0, budget.arena, budget.outputs, budget.loader, budget.workspace)
+    parts = (
+        budget.limit or 0,
+        budget.arena,
+        budget.outputs,
+        budget.loader,
+        budget.workspace,
+        budget.process,
+        budget.process_limit or 0,
+    )
     if not all(map(_is_size, (*parts, sizing.pool_nbytes))):
         yield f"the budget is {budget}"
     if plan.machine.threads < 1 or not re.fullmatch(r"default|passive|[0-9]+", plan.machine.spin):
         yield f"the machine is {plan.machine}"
+    reader = plan.reader
+    if not (isfinite(reader.bandwidth) and isfinite(reader.overhead) and isfinite(reader.slowdown)) or not (
+        reader.bandwidth > 0.0 and reader.overhead >= 0.0 and reader.slowdown >= 1.0
+    ):
+        yield f"the reader is {reader}"
 
 
 def _is_size(number: int) -> bool:

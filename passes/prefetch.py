@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from occ.ir import Load, Tile
+from occ.ir import Load, Reader, Tile
 from occ.passes.tiling import TileUses
-from occ.passes.timing import Reader, Timeline, TimeModel
+from occ.passes.timing import Timeline, TimeModel
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

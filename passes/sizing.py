@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from occ.errors import InternalError
-from occ.ir import Program, Sizing, StepCost, Tile
+from occ.ir import Program, Reader, Sizing, StepCost, Tile
 from occ.passes.liveness import Liveness
 from occ.passes.prefetch import Problem, Schedule, delay, loads_of, make_problem, time_model
 from occ.passes.residency import SAME, choose_residents
 from occ.passes.tiling import TileUses, tile, tile_uses
-from occ.passes.timing import Reader, simulate
+from occ.passes.timing import simulate
 from occ.units import ALIGNMENT, round_up
 
 SPARE_READS = 2

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from occ.errors import InternalError
 from occ.ir import BufferKind, Choices, Program, Ref, SplitAxis, Step
 
 
@@ -18,12 +16,13 @@ def split_for(program: Program, target_nbytes: int) -> tuple[tuple[int, str, int
     """
     found = []
     for index, step in enumerate(program.steps):
-        axis = max(step.splits, key=lambda a: sliced_nbytes(program, step, a), default=None)
-        if axis is None:
+        axes = weight_axes(program, step)
+        if not axes:
             continue
+        axis = axes[0]
         nbytes = sliced_nbytes(program, step, axis)
         granules = _granules(axis)
-        if nbytes <= target_nbytes or granules < 2:
+        if nbytes <= target_nbytes:
             continue
         granule_nbytes = -(-nbytes * min(axis.granule, axis.extent) // axis.extent)
         parts = -(-granules // max(1, target_nbytes // granule_nbytes))
@@ -35,19 +34,20 @@ def finer(program: Program, choices: Choices, step: int) -> Choices | None:
     """The same choices with twice the parts of `step` of the unsplit program, at most one granule each; None
     where it cannot be split (further).
 
-    A step that is whole so far is cut along the axis that cuts most weight bytes, or its first one where no
-    axis cuts weights. A gathered step is not split.
+    A step that is whole so far is cut along the axis that cuts most weight bytes, if there is one. A gathered
+    step is not split.
     """
     parts_of = {index: (axis, parts) for index, axis, parts in choices.splits}
-    axes = program.steps[step].splits
-    if not axes or step in choices.gathers:
+    axes = weight_axes(program, program.steps[step])
+    if step in choices.gathers:
         return None
     if step in parts_of:
         name, parts = parts_of[step]
-        axis = next(a for a in axes if a.name == name)
+        axis = next(a for a in program.steps[step].splits if a.name == name)
+    elif axes:
+        axis, parts = axes[0], 1
     else:
-        axis = max(axes, key=lambda a: sliced_nbytes(program, program.steps[step], a))
-        parts = 1
+        return None
     if parts >= _granules(axis):
         return None
     parts_of[step] = (axis.name, min(2 * parts, _granules(axis)))
@@ -55,28 +55,12 @@ def finer(program: Program, choices: Choices, step: int) -> Choices | None:
     return replace(choices, splits=splits)
 
 
-def origins(program: Program, rewritten: Sequence[Step], choices: Choices) -> tuple[int, ...]:
-    """For every step of the rewritten program the step of the unsplit `program` that it came from.
-
-    A split step becomes a run of steps whose names are its own with `[part/parts]` after it, in ascending
-    parts. Raises InternalError where the steps do not follow each other like that.
-    """
-    parts_of = {index: parts for index, _, parts in choices.splits if parts > 1}
-    found: list[int] = []
-    for index, step in enumerate(program.steps):
-        if index not in parts_of:
-            found.append(index)
-            continue
-        for part in range(1, parts_of[index] + 1):
-            prefix = f"{step.name}[{part}/{parts_of[index]}]"
-            before = len(found)
-            while len(found) < len(rewritten) and rewritten[len(found)].name.startswith(prefix):
-                found.append(index)
-            if len(found) == before:
-                raise InternalError(f"the rewritten program lacks {prefix} at step {before}")
-    if len(found) != len(rewritten):
-        raise InternalError(f"{len(rewritten)} rewritten steps, but the choices make {len(found)}")
-    return tuple(found)
+def weight_axes(program: Program, step: Step) -> tuple[SplitAxis, ...]:
+    """The axes along which a step can be cut by itself so that its parts read parts of its weights, those
+    that cut most bytes first."""
+    nbytes = {axis: sliced_nbytes(program, step, axis) for axis in step.splits if not axis.windows}
+    cutting = [axis for axis in nbytes if nbytes[axis] and _granules(axis) > 1]
+    return tuple(sorted(cutting, key=lambda axis: -nbytes[axis]))
 
 
 def sliced_nbytes(program: Program, step: Step, axis: SplitAxis) -> int:

@@ -16,25 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from occ.errors import InternalError
-from occ.ir import Load, Prediction, Sizing, StepCost, Tile
+from occ.ir import Load, Plan, Prediction, Reader, Sizing, StepCost, Tile
 
 MAX_RUNS = 6
+PREDICTED_RUNS = 32
 SAME = 1e-9
 """Relative difference below which two runs of the simulation count as equal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """How the target reads weights: `bandwidth` in bytes a second, `overhead` in seconds a request, and by
-    which factor (at least 1) computing is slower while a read is in flight."""
-
-    bandwidth: float
-    overhead: float = 0.0
-    slowdown: float = 1.0
-
-    def seconds(self, nbytes: int) -> float:
-        """Seconds from the beginning of a request for `nbytes` to its end."""
-        return self.overhead + nbytes / self.bandwidth
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +174,13 @@ def simulate(
     )
 
 
-def predict(sizing: Sizing, costs: Sequence[StepCost], reader: Reader, max_runs: int = 32) -> Prediction:
+def predicted_timeline(plan: Plan) -> Timeline:
+    """The run in the steady state that the plan's prediction sums up."""
+    durations = [cost.seconds for cost in plan.costs]
+    return simulate(durations, plan.sizing.tiles, plan.sizing.loads, plan.reader, PREDICTED_RUNS)
+
+
+def predict(sizing: Sizing, costs: Sequence[StepCost], reader: Reader, max_runs: int = PREDICTED_RUNS) -> Prediction:
     """What the time model says of a plan; `costs` has one entry per step.
 
     `latency` is that of a run in the steady state, `cold_start` that of the first one: resident tiles and

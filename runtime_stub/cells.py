@@ -20,7 +20,9 @@ def cells_of(text: str) -> Iterator[tuple[int, str]]:
         yield begin, "".join(lines[begin:end])
 
 
-def run_cells(text: str, filename: str, namespace: dict[str, Any]) -> None:
-    """Execute the text's cells in `namespace`; line numbers are those of the whole text."""
+def run_cells(text: str, filename: str, namespace: dict[str, Any]) -> Iterator[None]:
+    """Execute the text's cells in `namespace`, one at each step of the iterator; line numbers are those of
+    the whole text."""
     for before, cell in cells_of(text):
         exec(compile("\n" * before + cell, filename, "exec", dont_inherit=True), namespace)
+        yield

@@ -7,15 +7,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .ending import report
 from .errors import InputError
 from .integrity import read_member
-from .machine import check_machine, set_openmp
+from .machine import check_machine, set_allocator, set_openmp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,25 +34,27 @@ def main(path: str, manifest: dict[str, Any], argv: Sequence[str]) -> int:
     """Run the program at `path` once, as the arguments say. Returns the exit code."""
     options = _parser(path, manifest).parse_args(argv)
     try:
-        run(path, manifest, options)
-        sys.stdout.flush()
+        text = run(path, manifest, options)
+        print(text, end="\n" if text else "", flush=True)
     except (Exception, KeyboardInterrupt) as error:
         return report(error, options.debug)
     return 0
 
 
-def run(path: str, manifest: dict[str, Any], options: argparse.Namespace) -> None:
-    """Run the program once. `options` has lists of NAME=FILE.npy `input` and `output`, `trace` (a path or
-    None) and `stats`.
+def run(path: str, manifest: dict[str, Any], options: argparse.Namespace) -> str:
+    """Run the program once and return what is to be printed. `options` has lists of NAME=FILE.npy `input` and
+    `output`, `trace` (a path or None), `stats` and `json`.
 
-    Every file is written before anything is printed. Raises the errors of this package, DamageError and
+    Every file is written before that. Raises the errors of this package, DamageError and
     OSError.
     """
     set_openmp(manifest["machine"])
+    set_allocator()
     check_machine(manifest["machine"])
     # OpenMP reads its settings when torch is imported, so nothing that imports it may come before them.
     import torch
 
+    from .chrome import write_chrome
     from .npy import read_npy, write_npy
     from .program import Program
     from .trace import StepTrace
@@ -66,42 +70,78 @@ def run(path: str, manifest: dict[str, Any], options: argparse.Namespace) -> Non
 
     text = read_member(path, "program.py").decode("utf-8")
     trace = StepTrace(text) if options.trace else None
-    with Program(path, manifest, text, read_member(path, "pages.crc")) as program:
+    with Program(path, manifest, text, read_member(path, "pages.crc"), trace) as program:
         names = [spec["name"] for spec in manifest["outputs"]]
         outputs = dict(zip(names, program.run(arrays, trace=trace), strict=True))
         stats = program.stats()
+        if trace is not None:
+            program.settle()
         for name, file in targets.items():
             write_npy(file, outputs[name])
         # Only now: it is one more run, which goes on from the state of the first and writes over its outputs.
-        workspace = _workspace_line(program, arrays, outputs) if options.stats else ""
+        workspace = _workspace(program, arrays, outputs) if options.stats else {}
     if trace is not None:
-        trace.write_chrome(options.trace)
-    for spec in manifest["outputs"]:
-        if spec["name"] not in targets:
-            print(f"{spec['name']}: {spec['dtype']} {tuple(spec['shape'])}")
+        write_chrome(options.trace, trace, json.loads(read_member(path, "plan.json"))["plan"])
+    if options.json:
+        return json.dumps(
+            {
+                "artifact": path,
+                "outputs": [
+                    {
+                        "name": spec["name"],
+                        "dtype": spec["dtype"],
+                        "shape": spec["shape"],
+                        "file": targets.get(spec["name"]),
+                    }
+                    for spec in manifest["outputs"]
+                ],
+                "stats": {**asdict(stats), **workspace},
+                "trace": options.trace,
+            },
+            indent=1,
+        )
     if options.stats:
         print(
             f"arena {stats.arena_nbytes / 1e6:.1f} MB, start {stats.cold_start * 1e3:.1f} ms,"
             f" run {stats.last_latency * 1e3:.1f} ms of which {stats.last_stall * 1e3:.1f} ms waiting,"
             f" read {stats.nbytes_read / 1e6:.1f} MB ({'direct' if stats.direct else 'buffered'})",
-            workspace,
+            _workspace_line(workspace),
             sep="\n",
             file=sys.stderr,
         )
+    return "\n".join(
+        f"{spec['name']}: {spec['dtype']} {tuple(spec['shape'])}"
+        for spec in manifest["outputs"]
+        if spec["name"] not in targets
+    )
 
 
-def _workspace_line(program: Program, arrays: Sequence[object], outputs: Mapping[str, Tensor]) -> str:
-    """What the steps took outside the arena in one more run, against what the plan declared."""
+def _workspace(program: Program, arrays: Sequence[object], outputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the steps took outside the arena in one more run (bytes), where, and what the plan declared. Where
+    it cannot be measured the reason stands in its place."""
     from .workspace import BLOCK, largest_workspace
 
     declared = program.manifest["budget"]["workspace"]
     try:
         where, taken = largest_workspace(program, arrays, outputs)
     except OSError as error:
-        return f"workspace {declared / 1e6:.2f} MB declared; it cannot be measured here ({error})"
-    verdict = "more than" if taken > declared + BLOCK else "within"
+        return {"workspace_declared": declared, "workspace_unknown": str(error)}
+    return {
+        "workspace_declared": declared,
+        "workspace": taken,
+        "workspace_at": where,
+        "workspace_within": taken <= declared + BLOCK,
+    }
+
+
+def _workspace_line(found: Mapping[str, Any]) -> str:
+    declared = f"{found['workspace_declared'] / 1e6:.2f} MB declared"
+    if "workspace_unknown" in found:
+        return f"workspace {declared}; it cannot be measured here ({found['workspace_unknown']})"
+    verdict = "within" if found["workspace_within"] else "more than"
     return (
-        f"workspace {taken / 1e6:.2f} MB at most, in {where}: {verdict} the {declared / 1e6:.2f} MB declared"
+        f"workspace {found['workspace'] / 1e6:.2f} MB at most, in {found['workspace_at']}: {verdict} the"
+        f" {declared}"
     )
 
 
@@ -116,10 +156,23 @@ def _parser(path: str, manifest: dict[str, Any]) -> argparse.ArgumentParser:
         description=f"{manifest['model']}, compiled by occ {manifest['occ']}.",
         epilog="; ".join(described),
     )
-    parser.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy")
-    parser.add_argument("--output", action="append", default=[], metavar="NAME=FILE.npy")
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=FILE.npy",
+        help="an array of the type and shape below (bfloat16: float32); once for each input",
+    )
+    parser.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        metavar="NAME=FILE.npy",
+        help="write an output; the others are listed with type and shape",
+    )
     parser.add_argument("--trace", metavar="FILE.json", help="write a Chrome trace of the run")
     parser.add_argument("--stats", action="store_true", help="print times and bytes to standard error")
+    parser.add_argument("--json", action="store_true", help="print outputs, times and bytes as JSON")
     parser.add_argument("--debug", action="store_true", help="show a traceback for any error")
     return parser
 

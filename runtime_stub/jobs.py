@@ -24,14 +24,28 @@ class Piece:
     nbytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A piece that thread `thread` of the loader read: it began to, the bytes were there, and were checked at
+    these times of `time.perf_counter`, in seconds."""
+
+    thread: int
+    file_offset: int
+    nbytes: int
+    began: float
+    arrived: float
+    checked: float
+
+
 @dataclass(slots=True, eq=False)
 class Job:
-    """Reads that are complete together. Times are those of `time.perf_counter`, in seconds."""
+    """Reads that are complete together. Times are those of `time.perf_counter`, in seconds; `reads` has the
+    pieces read so far."""
 
     left: int = 0
     submitted: float = field(default_factory=perf_counter)
-    started: float = 0.0
     finished: float = 0.0
+    reads: list[Read] = field(default_factory=list)
 
     def check_piece(self, piece: Piece, memory: memoryview) -> None:
         """Called by the thread that read `piece`. Raises DamageError."""

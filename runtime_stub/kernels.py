@@ -12,6 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .recurrent import gru as gru
+from .recurrent import lstm as lstm
+from .recurrent import rnn as rnn
+
 aten = torch.ops.aten
 
 
@@ -158,10 +162,16 @@ def max_pool(
     indices: Tensor,
     out: Tensor,
 ) -> None:
-    """2-d max pooling; `indices` is int64 scratch of out's shape, which the operator insists on."""
-    aten.max_pool2d_with_indices.out(
-        x, kernel_size, stride, padding, dilation, ceil_mode, out=out, indices=indices
-    )
+    """Max pooling in two or three dimensions; `indices` is int64 scratch of out's shape, which the operators
+    insist on."""
+    operator = aten.max_pool2d_with_indices if x.dim() == 4 else aten.max_pool3d_with_indices
+    operator.out(x, kernel_size, stride, padding, dilation, ceil_mode, out=out, indices=indices)
+
+
+def adaptive_max_pool(x: Tensor, output_size: Sequence[int], indices: Tensor, out: Tensor) -> None:
+    """Adaptive max pooling in two or three dimensions; `indices` as above."""
+    operator = aten.adaptive_max_pool2d if x.dim() == 4 else aten.adaptive_max_pool3d
+    operator.out(x, output_size, out=out, indices=indices)
 
 
 def constant_pad(x: Tensor, pad: Sequence[int], value: float, out: Tensor) -> None:
@@ -172,6 +182,42 @@ def constant_pad(x: Tensor, pad: Sequence[int], value: float, out: Tensor) -> No
         dim = x.dim() - 1 - axis
         inner = inner.narrow(dim, pad[2 * axis], x.shape[dim])
     inner.copy_(x)
+
+
+def edge_pad(x: Tensor, pad: Sequence[int], mode: str, out: Tensor) -> None:
+    """Padding that continues the picture: `mode` is "reflect", "replicate" or "circular"; `pad` as above.
+
+    Every dimension is padded after those behind it, from what is there by then.
+    """
+    amounts = list(zip(pad[::2], pad[1::2], strict=True))
+    padded = range(x.dim() - 1, x.dim() - 1 - len(amounts), -1)
+    inner = out
+    for dim, (before, _) in zip(padded, amounts, strict=True):
+        inner = inner.narrow(dim, before, x.shape[dim])
+    inner.copy_(x)
+    for index, (dim, (before, after)) in enumerate(zip(padded, amounts, strict=True)):
+        band, end = out, before + x.shape[dim]
+        for other, (first, _) in zip(padded[index + 1 :], amounts[index + 1 :], strict=True):
+            band = band.narrow(other, first, x.shape[other])
+        left, right = band.narrow(dim, 0, before), band.narrow(dim, end, after)
+        if mode == "replicate":
+            left.copy_(band.narrow(dim, before, 1).expand_as(left))
+            right.copy_(band.narrow(dim, end - 1, 1).expand_as(right))
+        elif mode == "circular":
+            left.copy_(band.narrow(dim, end - before, before))
+            right.copy_(band.narrow(dim, before, after))
+        else:
+            for step in range(1, before + 1):
+                band.select(dim, before - step).copy_(band.select(dim, before + step))
+            for step in range(1, after + 1):
+                band.select(dim, end - 1 + step).copy_(band.select(dim, end - 1 - step))
+
+
+def prelu(x: Tensor, weight: Tensor, positive: Tensor, out: Tensor) -> None:
+    """x where that is positive, weight * x elsewhere; `positive` is scratch (bool) of out's shape."""
+    torch.gt(x, 0, out=positive)
+    torch.mul(x, weight, out=out)
+    torch.where(positive, x, out, out=out)
 
 
 def flip(x: Tensor, dims: Sequence[int], out: Tensor) -> None:

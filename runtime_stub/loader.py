@@ -12,20 +12,25 @@ from torch import Tensor
 from .arena import Arena
 from .errors import HandleError
 from .gather import gather_rows
-from .jobs import Job, Piece, Table, Tile, TileJob, pieces_of
+from .jobs import Job, Piece, Read, Table, Tile, TileJob, pieces_of
 from .storage import WeightFile
 
 THREADS = 2
 """Two requests under way keep an SSD busy; more take time from the kernels."""
 
+STACK_NBYTES = 512 << 10
+"""Address space of a thread's stack; a read takes some 10 KB of it."""
+
 
 class Loader:
     """Reads requests first come, first served, with THREADS threads; rows for a gather go before tiles.
 
+    Tiles that stay are asked for all at once, by `load_residents`, and read in the order given there. As the
+    file is in the order of use, the next of them goes before a request for a tile that lies behind it.
+
     A program calls `load`, `wait` and `gather`. An error in a thread is raised by the next of these calls,
     until `drain`. `define` must come before the first load. Counters: `nbytes_read` in bytes, `stall` in
-    seconds that `wait` and `gather` waited. Where `spans` is a list, every load adds to it (tile, submitted,
-    started, finished) in seconds of `time.perf_counter`.
+    seconds that `wait` and `gather` waited. Where `jobs` is a list, whatever is asked for is added to it.
     """
 
     def __init__(self, file: WeightFile, arena: Arena) -> None:
@@ -36,6 +41,8 @@ class Loader:
         self._pending: list[Job | None] = []
         self._checked: list[tuple[int, int, int] | None] = []
         self._queue: deque[Piece] = deque()
+        self._residents: tuple[int, ...] = ()
+        self._staying: deque[Piece] = deque()
         self._urgent: deque[Piece] = deque()
         self._busy = 0
         self._stopped = False
@@ -45,13 +52,17 @@ class Loader:
         self._finished = threading.Condition(self._lock)
         self.nbytes_read = 0
         self.stall = 0.0
-        self.spans: list[tuple[int, float, float, float]] | None = None
+        self.jobs: list[Job] | None = None
         self._threads = [
-            threading.Thread(target=self._serve, name=f"occ-loader-{index}", daemon=True)
+            threading.Thread(target=self._serve, args=(index,), name=f"occ-loader-{index}", daemon=True)
             for index in range(THREADS)
         ]
-        for thread in self._threads:
-            thread.start()
+        before = threading.stack_size(STACK_NBYTES)
+        try:
+            for thread in self._threads:
+                thread.start()
+        finally:
+            threading.stack_size(before)
 
     def define(self, tiles: Sequence[Tile], tables: Sequence[Table]) -> None:
         """Say what tile and table numbers mean."""
@@ -62,14 +73,17 @@ class Loader:
 
     def load(self, tile: int) -> None:
         """Ask for a tile; returns at once."""
-        wanted = self._tiles[tile]
-        job = TileJob(tile=wanted, file=self._file, checked=self._checked)
-        pieces = pieces_of(job, wanted.file_offset, wanted.address, wanted.nbytes)
         with self._lock:
             self._raise_if_failed()
-            self._pending[tile] = job
-            self._queue.extend(pieces)
-            self._arrived.notify(len(pieces))
+            self._submit(tile, self._queue)
+
+    def load_residents(self, tiles: Sequence[int]) -> None:
+        """Ask for tiles whose bytes nothing else ever takes, in order of use; returns at once."""
+        with self._lock:
+            self._raise_if_failed()
+            self._residents = tuple(tiles)
+            for tile in self._residents:
+                self._submit(tile, self._staying)
 
     def wait(self, tile: int) -> None:
         """Return when the tile's bytes are in the arena and checked.
@@ -90,25 +104,41 @@ class Loader:
         """Read `pieces`, all of `job`, before any tile that waits; returns when they are there."""
         with self._lock:
             self._raise_if_failed()
+            self._note(job)
             self._urgent.extend(pieces)
             self._arrived.notify(len(pieces))
         self._wait_for(lambda: job.left == 0)
 
-    def drain(self) -> None:
-        """Forget every load that was not begun, wait for those that were, and forget an error."""
+    def settle(self) -> None:
+        """Return when all that was asked for is in the arena, or reading has failed."""
         with self._lock:
-            self._queue.clear()
-            self._urgent.clear()
+            self._finished.wait_for(
+                lambda: (
+                    self._error is not None
+                    or self._stopped
+                    or not (self._queue or self._staying or self._busy)
+                )
+            )
+
+    def drain(self) -> None:
+        """Forget every load that was not begun, wait for those that were, and forget an error. Tiles that
+        stay are asked for again where they have not arrived."""
+        with self._lock:
+            for queue in (self._queue, self._staying, self._urgent):
+                queue.clear()
             self._finished.wait_for(lambda: self._busy == 0)
+            missing = [tile for tile in self._residents if self._pending[tile] is not None]
             self._pending = [None] * len(self._tiles)
             self._error = None
+            for tile in missing:
+                self._submit(tile, self._staying)
 
     def close(self) -> None:
         """Stop the threads and wait for them. Whoever still waits for a load gets a HandleError."""
         with self._lock:
             self._stopped = True
-            self._queue.clear()
-            self._urgent.clear()
+            for queue in (self._queue, self._staying, self._urgent):
+                queue.clear()
             self._arrived.notify_all()
             self._finished.notify_all()
         for thread in self._threads:
@@ -125,24 +155,46 @@ class Loader:
             self._raise_if_failed()
         self.stall += perf_counter() - began
 
+    def _submit(self, tile: int, queue: deque[Piece]) -> None:
+        wanted = self._tiles[tile]
+        job = TileJob(tile=wanted, file=self._file, checked=self._checked)
+        pieces = pieces_of(job, wanted.file_offset, wanted.address, wanted.nbytes)
+        self._pending[tile] = job
+        self._note(job)
+        queue.extend(pieces)
+        self._arrived.notify(len(pieces))
+
+    def _next(self) -> Piece | None:
+        if self._urgent:
+            return self._urgent.popleft()
+        if self._staying and self._queue:
+            streamed_first = self._queue[0].file_offset < self._staying[0].file_offset
+            return (self._queue if streamed_first else self._staying).popleft()
+        queue = self._staying or self._queue
+        return queue.popleft() if queue else None
+
+    def _note(self, job: Job) -> None:
+        if self.jobs is not None:
+            self.jobs.append(job)
+
     def _raise_if_failed(self) -> None:
         if self._error is not None:
             raise self._error
         if self._stopped:
             raise HandleError("the program was closed while it waited for a load")
 
-    def _serve(self) -> None:
+    def _serve(self, thread: int) -> None:
         while True:
             with self._lock:
-                while not (self._urgent or self._queue or self._stopped):
+                while not self._stopped and (piece := self._next()) is None:
                     self._arrived.wait()
                 if self._stopped:
                     return
-                piece = self._urgent.popleft() if self._urgent else self._queue.popleft()
+                assert piece is not None
                 self._busy += 1
             error: BaseException | None = None
             try:
-                self._read(piece)
+                self._read(piece, thread)
             except BaseException as failure:
                 error = failure
             with self._lock:
@@ -151,24 +203,29 @@ class Loader:
                     self._error = error
                 self._finished.notify_all()
 
-    def _read(self, piece: Piece) -> None:
+    def _read(self, piece: Piece, thread: int) -> None:
         job = piece.job
         memory = self._arena.memory
-        if not job.started:
-            job.started = perf_counter()
+        began = perf_counter()
         self._file.read_pages(memory[piece.address : piece.address + piece.nbytes], piece.file_offset)
+        arrived = perf_counter()
         job.check_piece(piece, memory)
         with self._lock:
             self.nbytes_read += piece.nbytes
             last = job.left == 1
             if not last:
                 job.left -= 1
+                job.reads.append(_read_of(piece, thread, began, arrived, perf_counter()))
                 return
         job.check_all(memory)
         with self._lock:
             job.left = 0
             job.finished = perf_counter()
+            job.reads.append(_read_of(piece, thread, began, arrived, job.finished))
             if isinstance(job, TileJob) and self._pending[job.tile.id] is job:
                 self._pending[job.tile.id] = None
-                if self.spans is not None:
-                    self.spans.append((job.tile.id, job.submitted, job.started, job.finished))
+
+
+def _read_of(piece: Piece, thread: int, began: float, arrived: float, checked: float) -> Read:
+    # A job keeps what was read, not its pieces, which refer to it.
+    return Read(thread, piece.file_offset, piece.nbytes, began, arrived, checked)

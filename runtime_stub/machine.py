@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from .errors import MachineError
+
+KEPT_NBYTES = 4 << 20
+"""Bytes from which a freed block goes back to the system. Smaller blocks are what kernels take and free at
+every call: pages for them, fetched anew each time, would cost some models a fifth of their latency."""
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 
 
 def set_openmp(machine: dict[str, Any]) -> None:
@@ -24,6 +33,30 @@ def set_openmp(machine: dict[str, Any]) -> None:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     else:
         os.environ["GOMP_SPINCOUNT"] = spin
+
+
+def set_allocator() -> None:
+    """Have the C library return what is freed, for a process whose memory is to stay what the plan says.
+
+    By itself glibc raises its thresholds with the largest block that was freed, up to 32 MB, and so keeps a
+    run's outputs; and it gives each thread a heap with free memory of its own. Other C libraries have no such
+    settings, and none are made there. It has its full effect before any other thread begins.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, KEPT_NBYTES)
+    mallopt(_M_TRIM_THRESHOLD, KEPT_NBYTES)
+    mallopt(_M_ARENA_MAX, 1)
+
+
+def trim_heap() -> None:
+    """Return free pages of the heap to the system, where the C library can; less than a millisecond."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        return
 
 
 @contextmanager
@@ -57,6 +90,10 @@ def check_machine(machine: dict[str, Any]) -> None:
             f"the program was compiled for torch {machine['torch']} and this is torch {torch.__version__};"
             " install that release or compile again with this one"
         )
+    if machine.get("native"):
+        from .native import check_level
+
+        check_level(machine["native"])
     if machine.get("packing"):
         from .packed import probe
 

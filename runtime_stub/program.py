@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import weakref
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -19,7 +21,9 @@ from .errors import HandleError, IndexRangeError, InputError
 from .integrity import DamageError, check_archive, read_member
 from .jobs import Table, Tile, table_pages
 from .loader import Loader
-from .machine import check_machine, planned_threads
+from .machine import check_machine, planned_threads, trim_heap
+from .native import MEMBER as NATIVE_LIBRARY
+from .native import Native
 from .storage import WeightFile
 from .tensors import check_tensor, planned_layout, same_layout
 from .trace import StepTrace
@@ -51,14 +55,23 @@ def load(path: str) -> Program:
 
 
 class Program:
-    """A loaded artifact. Takes the whole arena at once, reads the resident tiles, and keeps both until
-    `close`. One run at a time: a second thread waits.
+    """A loaded artifact. It takes the arena's memory and begins to read the resident tiles, which the first
+    run waits for one by one as it needs them, and keeps both until `close`. One run at a time: a second
+    thread waits.
 
     After a run that raised, the next one begins anew; where the program has state, which such a run leaves
     half updated, `reset` has to be called first.
     """
 
-    def __init__(self, path: str, manifest: Mapping[str, Any], text: str, page_crcs: bytes) -> None:
+    def __init__(
+        self,
+        path: str,
+        manifest: Mapping[str, Any],
+        text: str,
+        page_crcs: bytes,
+        trace: StepTrace | None = None,
+    ) -> None:
+        """`trace` also records what is read before the first run, which has to be given it too."""
         began = perf_counter()
         check_machine(manifest["machine"])
         self.path = path
@@ -76,13 +89,17 @@ class Program:
         # Tensors made in inference mode cost every kernel call less. The caller never sees one.
         with torch.inference_mode():
             try:
-                self._arena = Arena(manifest["arena_nbytes"])
+                self._arena = Arena(manifest["arena_nbytes"], touched=False)
             except BaseException:
                 self._file.close()
                 raise
             self._loader = Loader(self._file, self._arena)
+            if trace is not None:
+                trace.watch(self._loader)
             self._close = weakref.finalize(self, _close, self._loader, self._globals, self._arena, self._file)
             try:
+                if NATIVE_LIBRARY in manifest["members"]:
+                    self._globals["native"] = Native(read_member(path, NATIVE_LIBRARY))
                 self._start(page_crcs)
             except BaseException:
                 self._close()
@@ -108,7 +125,8 @@ class Program:
         """Run once on flat inputs, in the manifest's order; the outputs in the manifest's order.
 
         Inputs are used where they lie if their strides are the planned ones, and copied otherwise. Outputs
-        are fresh tensors, or those of `out`. `trace` records when each step and load began.
+        are fresh tensors, or those of `out`. `trace` records when each step and load began; what it
+        asks for after the last step, for the next run, is there when `settle` returns.
         """
         with self._lock:
             self._raise_if_unusable()
@@ -146,6 +164,12 @@ class Program:
             self._read_states()
             self._unknown_state = False
 
+    def settle(self) -> None:
+        """Return when all that the last run asked for, for the next one, has been read."""
+        with self._lock:
+            self._raise_if_closed()
+            self._loader.settle()
+
     def writable_outputs(self) -> tuple[str, ...]:
         """Names of the outputs that `out` may give: all but views of an input or of another output."""
         return tuple(entry[0] for entry in self._globals["OUTPUTS"] if entry[0] is not None)
@@ -176,7 +200,27 @@ class Program:
     def _start(self, page_crcs: bytes) -> None:
         namespace = self._globals
         namespace.update(arena=self._arena, loader=self._loader, __package__=__package__, __name__="program")
-        run_cells(self.text, self._filename, namespace)
+        for _ in run_cells(self.text, self._filename, namespace):
+            if "STATES" in namespace and not self._primed:
+                # The tables are there: weights are read while the rest of the text is compiled.
+                self._begin_to_read(page_crcs)
+        self._touch_what_is_not_read()
+        self._file.drop_cached()
+        trim_heap()
+
+    def _touch_what_is_not_read(self) -> None:
+        """Take the arena's memory now, but for the resident tiles: reading them takes theirs."""
+        tiles = self._globals["TILES"]
+        end = 0
+        for _, nbytes, address in sorted(
+            (tiles[tile] for tile in self._globals["RESIDENT"]), key=lambda row: row[2]
+        ):
+            self._arena.touch(end, address)
+            end = address + nbytes
+        self._arena.touch(end, self._arena.nbytes)
+
+    def _begin_to_read(self, page_crcs: bytes) -> None:
+        namespace = self._globals
         crcs = self.manifest["tile_crcs"]
         if len(crcs) != len(namespace["TILES"]):
             raise DamageError(
@@ -189,12 +233,9 @@ class Program:
             )
         ]
         self._loader.define(tiles, _tables(self.path, namespace["STORED"], page_crcs))
-        self._read_states()
-        for tile in namespace["RESIDENT"]:
-            self._loader.load(tile)
+        self._loader.load_residents(namespace["RESIDENT"])
         self._load_head()
-        for tile in namespace["RESIDENT"]:
-            self._loader.wait(tile)
+        self._read_states()
 
     def _load_head(self) -> None:
         """Load what the tail of the run before would have loaded."""
@@ -207,7 +248,7 @@ class Program:
         for (name, address, nbytes, file_offset), crc in zip(self._globals["STATES"], crcs, strict=True):
             into = self._arena.memory[address : address + nbytes]
             if file_offset is None:
-                into[:] = bytes(nbytes)
+                ctypes.memset(self._arena.address + address, 0, nbytes)
                 continue
             self._file.read_bytes(into, file_offset)
             if zlib.crc32(into) != crc:
@@ -217,20 +258,22 @@ class Program:
                 )
 
     def _run_steps(self, trace: StepTrace | None) -> None:
+        sections = self._globals["SECTIONS"]
+        if trace is not None:
+            sections = trace.sections(self._filename, sections, self._globals)
         stall = self._loader.stall
         began = perf_counter()
         try:
             if not self._primed:
                 self._load_head()
             self._primed = False
-            with torch.inference_mode(), planned_threads(self.manifest["machine"]["threads"]):
-                if trace is None:
-                    for section in self._globals["SECTIONS"]:
-                        section()
-                else:
-                    with trace.recording(self._loader, self._filename):
-                        for section in self._globals["SECTIONS"]:
-                            section()
+            with (
+                torch.inference_mode(),
+                planned_threads(self.manifest["machine"]["threads"]),
+                nullcontext() if trace is None else trace.recording(self._loader),
+            ):
+                for section in sections:
+                    section()
         except BaseException as error:
             self._primed = False
             self._unknown_state = bool(self._globals["STATES"])
@@ -313,6 +356,9 @@ def _overlap(one: Tensor, other: Tensor) -> bool:
 
 def _close(loader: Loader, namespace: dict[str, Any], arena: Arena, file: WeightFile) -> None:
     loader.close()
+    native = namespace.get("native")
     namespace.clear()
+    if native is not None:
+        native.close()
     arena.close()
     file.close()

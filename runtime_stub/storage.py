@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from .integrity import DamageError
 
@@ -59,6 +60,11 @@ class WeightFile:
             os.posix_fadvise(self._buffered, offset, len(into), os.POSIX_FADV_DONTNEED)
         except OSError as error:
             raise self._failed(error, len(into), offset) from error
+
+    def drop_cached(self) -> None:
+        """Drop the file's pages from the page cache: those of the archive, which was read the usual way."""
+        with suppress(OSError):
+            os.posix_fadvise(self._buffered, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close the file. No read may be under way."""

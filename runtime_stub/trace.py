@@ -1,117 +1,145 @@
 """When each step, wait and load of a run began and ended, taken without a word in the program's text.
 
-`sys.settrace` reports each line of the step functions as it begins; a statement lasts until the next one
-begins. It costs a microsecond or so a line, and nothing when no trace is taken.
+The step functions are compiled once more, with a mark in front of every statement; a statement lasts until
+the next mark. That costs a fraction of a microsecond a statement, and nothing when no trace is taken.
 """
 
 from __future__ import annotations
 
-import json
+import ast
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from time import perf_counter
-from types import FrameType
+from types import CodeType, FunctionType
 from typing import Any, Protocol
 
+from .cells import cells_of
+from .jobs import Job
+
 _CALL = re.compile(r"\s*(?P<call>[\w.]+)\(")
-_STEP = re.compile(r"#\s*(?P<step>\d+) ")
+_STEP = re.compile(r"\S.*#\s*(?P<step>\d+)(?= |$)")
+_TILE = re.compile(r"\s*(?P<call>load|wait)\((?P<tile>\d+)\)")
 
 
-class Spans(Protocol):
-    """What records loads: a list of (tile, submitted, started, finished), in seconds, where it is one."""
+class Loads(Protocol):
+    """A loader: where `jobs` is a list, it adds to it whatever it is asked to read."""
 
-    spans: list[tuple[int, float, float, float]] | None
+    jobs: list[Job] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement that ran: a call of step `number`, or the load of tile `number` or the wait for it
+    (`kind` is "step", "load" or "wait"). Times are seconds of `time.perf_counter`."""
+
+    kind: str
+    number: int
+    text: str
+    began: float
+    ended: float
 
 
 class StepTrace:
-    """One run's events. `text` is the program's text."""
+    """The events of one run, or of several in a row. `text` is the program's text.
+
+    `jobs` are the reads that were asked for while it was recorded, `runs` when each run began and ended, and
+    `began` when it was first told to record, in seconds of `time.perf_counter`.
+    """
 
     def __init__(self, text: str) -> None:
         self._lines = text.splitlines()
+        self._text = text
         self._begun: list[tuple[int, float]] = []
-        self._loads: list[tuple[int, float, float, float]] = []
-        self._filename = ""
+        self._sections: list[Callable[[], None]] = []
+        self.began: float | None = None
+        self.runs: list[tuple[float, float]] = []
+        self.jobs: list[Job] = []
+
+    def watch(self, loader: Loads) -> None:
+        """Record what `loader` is asked for from now until the next recording ends."""
+        self.began = self.began or perf_counter()
+        loader.jobs = self.jobs
 
     @contextmanager
-    def recording(self, loader: Spans, filename: str) -> Iterator[None]:
-        """Record what the calling thread runs of `filename`, and the loads of `loader`."""
-        self._filename = filename
-        loader.spans = self._loads
-        before = sys.gettrace()
-        sys.settrace(self._on_call)
+    def recording(self, loader: Loads) -> Iterator[None]:
+        """Record a run: what `loader` is asked for until the block ends, and when that is."""
+        self.watch(loader)
+        began = perf_counter()
         try:
             yield
+            self.runs.append((began, perf_counter()))
         finally:
-            sys.settrace(before)
-            loader.spans = None
+            loader.jobs = None
+
+    def sections(
+        self, filename: str, functions: Sequence[Callable[[], None]], namespace: dict[str, Any]
+    ) -> list[Callable[[], None]]:
+        """The program's step functions, calling `mark` at every statement; `namespace` has its globals."""
+        if not self._sections:
+            wanted = {function.__name__ for function in functions}
+            marked = {
+                name: FunctionType(code, namespace, name, (self.mark,))
+                for name, code in _marked(self._text, filename, wanted)
+            }
+            self._sections = [marked[function.__name__] for function in functions]
+        return self._sections
+
+    def mark(self, line: int) -> None:
+        """Called before the statement that begins at `line` of the text, and with 0 after the last of a
+        function."""
+        self._begun.append((line, perf_counter()))
 
     def statements(self) -> list[tuple[str, float, float]]:
         """(text, began, ended) of each statement that ran, in seconds of `time.perf_counter`."""
-        found: list[tuple[str, float, float]] = []
-        current: tuple[int, float] | None = None
-        for line, time in self._begun:
-            start = self._statement(line) if line else 0
-            if current is not None and start == current[0]:
-                continue
-            if current is not None and current[0]:
-                found.append((self._label(current[0]), current[1], time))
-            current = (start, time)
-        return found
+        return [(each.text, each.began, each.ended) for each in self.events()]
 
-    def write_chrome(self, path: str) -> None:
-        """Write the run for chrome://tracing or Perfetto: kernels in one row, loads in another."""
-        statements = self.statements()
-        times = [began for _, began, _ in statements] + [submitted for _, submitted, _, _ in self._loads]
-        origin = min(times, default=0.0)
-        events = [_event(name, 1, began - origin, ended - began) for name, began, ended in statements]
-        events += [
-            {
-                **_event(f"tile {tile}", 2, started - origin, finished - started),
-                "args": {"queued_ms": round((started - submitted) * 1e3, 3)},
-            }
-            for tile, submitted, started, finished in self._loads
+    def events(self) -> list[Statement]:
+        """Each statement that ran, in order."""
+        following = [*self._begun[1:], (0, 0.0)]
+        return [
+            Statement(*self._parsed(line), began, ended)
+            for (line, began), (_, ended) in zip(self._begun, following, strict=True)
+            if line and ended
         ]
-        names = [
-            {"name": "thread_name", "ph": "M", "pid": 1, "tid": tid, "args": {"name": name}}
-            for tid, name in ((1, "steps"), (2, "loads"))
-        ]
-        Path(path).write_text(json.dumps({"traceEvents": names + events}), encoding="utf-8")
-
-    def _on_call(self, frame: FrameType, event: str, argument: object) -> Any:
-        return self._on_line if frame.f_code.co_filename == self._filename else None
-
-    def _on_line(self, frame: FrameType, event: str, argument: object) -> Any:
-        # A return ends the last statement of a section; it is kept as line 0.
-        self._begun.append((frame.f_lineno if event == "line" else 0, perf_counter()))
-        return self._on_line
-
-    def _statement(self, line: int) -> int:
-        """The line on which the statement that spans `line` begins: the one indented by four."""
-        while not re.match(r" {4}\w", self._lines[line - 1]):
-            line -= 1
-        return line
 
     def _label(self, line: int) -> str:
+        return self._parsed(line)[2]
+
+    def _parsed(self, line: int) -> tuple[str, int, str]:
+        """Kind, number and text of the statement that begins at `line`."""
+        tile = _TILE.match(self._lines[line - 1])
+        if tile:
+            return tile["call"], int(tile["tile"]), tile.group().strip()
         call = _CALL.match(self._lines[line - 1])
-        text = call.group("call") if call else self._lines[line - 1].strip()
-        if text in ("load", "wait"):
-            return self._lines[line - 1].split("#")[0].strip()
+        text = call["call"] if call else self._lines[line - 1].strip()
         for candidate in self._lines[line - 1 :]:
             step = _STEP.search(candidate)
             if step:
-                return f"{step.group('step')} {text}"
-        return text
+                return "step", int(step["step"]), f"{step['step']} {text}"
+        return "step", -1, text
 
 
-def _event(name: str, tid: int, start: float, duration: float) -> dict[str, Any]:
-    return {
-        "name": name,
-        "ph": "X",
-        "pid": 1,
-        "tid": tid,
-        "ts": round(start * 1e6, 3),
-        "dur": round(duration * 1e6, 3),
-    }
+def _marked(text: str, filename: str, wanted: set[str]) -> Iterator[tuple[str, CodeType]]:
+    """Code of the functions named in `wanted`, which takes as an argument what it calls with the line of each
+    of its statements. It is compiled a cell at a time, as that takes memory."""
+    for before, cell in cells_of(text):
+        tree = ast.parse(cell)
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in wanted]
+        if not functions:
+            continue
+        for function in functions:
+            function.args.args = [ast.arg("mark")]
+            body = [marked for node in function.body for marked in (_mark(node.lineno + before), node)]
+            function.body = [*body, _mark(0)]
+        tree.body = list(functions)
+        ast.increment_lineno(tree, before)
+        module = compile(ast.fix_missing_locations(tree), filename, "exec", dont_inherit=True)
+        for code in module.co_consts:
+            if isinstance(code, CodeType):
+                yield code.co_name, code
+
+
+def _mark(line: int) -> ast.stmt:
+    return ast.Expr(ast.Call(ast.Name("mark", ast.Load()), [ast.Constant(line)], []))

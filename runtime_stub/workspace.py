@@ -9,8 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -39,14 +38,13 @@ class WorkspaceTrace(StepTrace):
         self._line = 0
         self._before = 0
 
-    def _on_line(self, frame: FrameType, event: str, argument: object) -> Any:
+    def mark(self, line: int) -> None:
         if self._line:
             growth = _status("VmHWM") - self._before
-            self.growths.append((self._label(self._statement(self._line)), growth))
-        self._line = frame.f_lineno if event == "line" else 0
+            self.growths.append((self._label(self._line), growth))
+        self._line = line
         Path("/proc/self/clear_refs").write_text("5")
         self._before = _status("VmRSS")
-        return self._on_line
 
 
 def largest_workspace(

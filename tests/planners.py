@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from occ.errors import BudgetError
 from occ.goals import Plans
-from occ.ir import BufferKind, Machine, Plan, Program, StepCost
-from occ.passes.timing import Reader
+from occ.ir import BufferKind, Machine, Plan, Program, Reader, StepCost
 from occ.planning import PlanningTarget
 from tests.report.planned import planned, stack
 
@@ -17,7 +16,7 @@ READER = Reader(bandwidth=2e9, overhead=2e-5, slowdown=1.05)
 CALL_SECONDS = 5e-6
 
 
-def costs(program: Program) -> tuple[StepCost, ...]:
+def costs(program: Program, spin: str = "passive") -> tuple[StepCost, ...]:
     """A fixed time a step, and 20 GB/s for what it touches; of a table only the rows it gives."""
     found = []
     for step in program.steps:

@@ -24,6 +24,7 @@ from occ.ir import (
     Plan,
     Prediction,
     Program,
+    Reader,
     Ref,
     Sizing,
     SplitAxis,
@@ -44,6 +45,7 @@ SMALL_WEIGHT = 32 * 1024
 PACK = 64 * 1024
 
 MACHINE = Machine("cpu", 1, "default", "2.13.0", "none", "none")
+READER = Reader(bandwidth=2e9)
 
 
 def dense(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -466,6 +468,7 @@ def plan_of(
         budget=Budget(None, arena, program.outputs_nbytes, 0, 0),
         prediction=Prediction(0.0, 0.0, 0.0, 0, 0.0),
         machine=MACHINE,
+        reader=READER,
     )
 
 

@@ -17,6 +17,7 @@ import transformers
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
 from decode_step import DecodeStep
 from networks import SpeakerEncoder, SpeechGru, UNet, WordLanguageModel, YoloV5s

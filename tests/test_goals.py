@@ -18,9 +18,9 @@ from occ.goals import (
     parse_seconds,
     plan_for,
 )
+from occ.ir import Reader
 from occ.ladder import SAME
 from occ.lower import lower
-from occ.passes.timing import Reader
 from occ.planning import plan
 from occ.units import PAGE
 from occ.verify import verify

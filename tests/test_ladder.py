@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from occ.ir import Choices, Program, StepCost
+from occ.ir import Choices, Program, Reader, StepCost
 from occ.ladder import SAME, STEP, Demand, Ladder, rungs_between
 from occ.passes.liveness import Liveness, liveness
 from occ.passes.sizing import smallest_pool
 from occ.passes.splitting import split_for
-from occ.passes.timing import Reader
 from occ.rewrite import rewrite
 from occ.units import PAGE
 from tests.planners import READER, costs

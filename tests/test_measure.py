@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import platform
 import sys
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +17,32 @@ from occ import measure as measuring
 from occ.codegen.text import contiguous_strides
 from occ.counter import counter_settings
 from occ.errors import InternalError
+from occ.host import cpu_model, isa
 from occ.ir import Arg, Buffer, BufferKind, Program, Ref, Step, StepCost, Symbol, Value
-from occ.measure import WORKSPACE_GRAIN, Measurer, case_of, measure, signatures
-from occ.measure_child import CACHES_NBYTES, Operands, Pool
+from occ.measure import WORKSPACE_GRAIN, Measurer, Pace, case_of, measure, pace_of, signatures
+from occ.measure_child import SCOPE, Operands
+from occ.numbers import CACHES_NBYTES, Pool
+from occ.sequence import reused_layout, sequence_request
+from occ.sequence_child import FEWEST_PASSES, sequence_seconds
+from occ.sequence_child import Memory as SequenceMemory
 from occ.target import Target, cached_kernels
 
 TARGET = Target(
     name="here",
-    cpu="any",
-    arch="any",
-    isa=(),
+    cpu=cpu_model(),
+    arch=platform.machine(),
+    isa=isa(),
     torch="2.13.0",
     threads=1,
     bandwidth=1e9,
     overhead=1e-4,
     slowdown=1.0,
+    product_rate=1e11,
+    memory_rate=1e10,
     spin="default",
 )
 MB = 1 << 20
+COST = StepCost(1e-3, WORKSPACE_GRAIN)
 
 
 @pytest.fixture(autouse=True)
@@ -141,17 +153,19 @@ def test_costs_are_measured_once_and_kept() -> None:
     assert list(target.kernels.values()) == list(costs)
     assert cached_kernels(TARGET) == target.kernels
     with Measurer(target) as measurer:
-        assert measurer.measure(program) == costs
-        assert measurer._child is None
+        assert measurer.measure(program, TARGET.spin) == costs
+        assert not measurer._children
 
 
-def test_one_process_measures_all() -> None:
+def test_one_process_measures_all_that_wait_in_one_way() -> None:
     with Measurer(TARGET) as measurer:
-        measurer.measure(one_step("exp", 10))
-        process = measurer._child
-        measurer.measure(one_step("exp", 20))
-        assert process is not None
-        assert measurer._child is process
+        measurer.measure(one_step("exp", 10), TARGET.spin)
+        [process] = measurer._children.values()
+        measurer.measure(one_step("exp", 20), TARGET.spin)
+        assert list(measurer._children.values()) == [process]
+        measurer.measure(one_step("exp", 20), "passive")
+        assert list(measurer._children) == [TARGET.spin, "passive"]
+        assert len(measurer.target.kernels) == 3
 
 
 @pytest.mark.parametrize("counted", [True, False])
@@ -216,9 +230,99 @@ def test_a_gather_is_modelled() -> None:
         "g", "", "gather", (("weight", Ref(table)), ("indices", Ref(indices))), (rows,), stored=(table,)
     )
     [cost], target = measure(memory.program(gather), TARGET)
-    # 5 requests of 0.1 ms by 2 threads, and 200 bytes at 1 GB/s
-    assert cost == StepCost(0.0003, WORKSPACE_GRAIN)
+    # 5 requests of 0.1 ms and a page each, and 200 bytes at 1 GB/s
+    assert cost == StepCost(0.000521, WORKSPACE_GRAIN)
     assert not target.kernels
+
+
+# For another machine
+
+
+def test_costs_on_another_machine_are_scaled_by_how_it_compares(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A machine that multiplies matrices 10 times slower, and does everything else twice as fast.
+    here = replace(TARGET, product_rate=1e11, memory_rate=1e10)
+    other = replace(TARGET, name="board", product_rate=1e10, memory_rate=2e10, threads=64)
+    monkeypatch.setattr(measuring, "local_target", lambda directory, threads: here)
+    monkeypatch.setattr(Target, "is_here", property(lambda target: target.name != "board"))
+    assert pace_of(here) == Pace(1.0, 1.0)
+    assert pace_of(other) == Pace(10.0, 0.5)
+    memory = Memory()
+    x = memory.value(memory.buffer(4 * 64 * 64), 64, 64)
+    y, z = (memory.value(memory.buffer(4 * 64 * 64), 64, 64) for _ in range(2))
+    program = memory.program(step("mm", y, self=Ref(x), mat2=Ref(x)), step("exp", z, self=Ref(y)))
+    monkeypatch.setattr(
+        Measurer, "_together", lambda self, program, keys, alone, spin: dict.fromkeys(alone, COST)
+    )
+    product, other_kernel = measure(program, other)[0]
+    assert (product.seconds, other_kernel.seconds) == (0.01, 0.0005)
+    assert product.workspace == other_kernel.workspace == COST.workspace
+
+
+# In a run of the program
+
+
+def chain(*kinds: BufferKind) -> Program:
+    """x -> exp -> relu -> ... through a buffer of each kind; all of 100 floats."""
+    memory = Memory()
+    values = [memory.value(memory.buffer(400, kind), 100) for kind in kinds]
+    return memory.program(*(step("relu", out, self=Ref(x)) for x, out in pairwise(values)))
+
+
+def test_memory_is_used_again_when_it_is_free() -> None:
+    activation, output = BufferKind.ACTIVATION, BufferKind.OUTPUT
+    layout = reused_layout(chain(BufferKind.INPUT, activation, activation, activation, activation, output))
+    # Input, output, and two activations that take turns; 400 bytes are 448 in whole cache lines.
+    assert layout.nbytes == 4 * 448
+    assert layout.offsets[1] == layout.offsets[3]
+    assert layout.offsets[2] == layout.offsets[4]
+    assert len({layout.offsets[buffer] for buffer in (0, 1, 2, 5)}) == 4
+
+
+def sequence(program: Program, cases: list[int | None]) -> dict[int, float]:
+    request = json.loads(json.dumps(sequence_request(program, cases)))
+    return sequence_seconds(request, Pool(), SCOPE)
+
+
+def test_a_program_is_run_in_its_order_with_what_its_steps_compute() -> None:
+    seen: list[float] = []
+    memory = Memory()
+    weight = memory.value(memory.buffer(400, BufferKind.WEIGHT), 100)
+    a, b = (memory.value(memory.buffer(400), 100) for _ in range(2))
+    program = memory.program(
+        step("fill", a, value=3.0),
+        step("add", b, self=Ref(a), other=2.0),
+        step("mul", a, self=Ref(b), other=Ref(b)),
+        step("fallback", b, op=Symbol("seen"), self=Ref(a), results=None),
+        step("mul", b, self=Ref(a), other=Ref(weight)),
+    )
+    scope = {**SCOPE, "seen": lambda x: seen.append(float(x.mean())) or x}
+    request = json.loads(json.dumps(sequence_request(program, [0, 1, 2, 3, 2])))
+    seconds = sequence_seconds(request, Pool(), scope)
+    assert set(seconds) == {0, 1, 2, 3}
+    assert all(0 < taken < 0.1 for taken in seconds.values())
+    assert len(seen) > FEWEST_PASSES
+    assert set(seen) == {25.0}
+
+
+def test_weights_are_somewhere_else_at_every_pass() -> None:
+    memory = Memory()
+    weight = memory.value(memory.buffer(8 * MB, BufferKind.WEIGHT), 2 * MB)
+    out = memory.value(memory.buffer(8 * MB), 2 * MB)
+    program = memory.program(step("exp", out, self=Ref(weight)))
+    lies = SequenceMemory(json.loads(json.dumps(sequence_request(program, [0]))), Pool())
+    places = [lies.tensors()[weight].data_ptr() for _ in range(16)]
+    assert len(set(places)) == 16
+    assert max(places) - min(places) >= CACHES_NBYTES
+
+
+def test_a_step_that_made_up_numbers_stop_is_left_out() -> None:
+    memory = Memory()
+    x, out = (memory.value(memory.buffer(400), 100) for _ in range(2))
+    program = memory.program(
+        step("fallback", out, op=Symbol("(lambda x: 1 // 0)"), self=Ref(x), results=None),
+        step("exp", out, self=Ref(x)),
+    )
+    assert set(sequence(program, [0, 1])) == {1}
 
 
 # What goes wrong
@@ -233,15 +337,6 @@ def test_a_kernel_that_fails_is_named() -> None:
         assert word in text, text
 
 
-def test_costs_measured_before_a_failure_are_kept() -> None:
-    good, bad = one_step("exp", 10), one_step("sum", 10, dim=(7,))
-    memory = Memory()
-    memory.buffers, memory.values = list(good.buffers), list(good.values)
-    with pytest.raises(InternalError):
-        measure(memory.program(*good.steps, *bad.steps), TARGET)
-    assert len(cached_kernels(TARGET)) == 1
-
-
 KILLED = "(lambda x: __import__('os').kill(__import__('os').getpid(), 9))"
 CRASHED = "(lambda x: __import__('ctypes').string_at(0))"
 EXITED = "(lambda x: __import__('os')._exit(3))"
@@ -253,8 +348,8 @@ EXITED = "(lambda x: __import__('os')._exit(3))"
 def test_a_kernel_that_ends_the_process_is_an_error(text: str, words: str) -> None:
     with Measurer(TARGET) as measurer:
         with pytest.raises(InternalError, match=f"step s .*the process that measures it {words}"):
-            measurer.measure(fallback(text))
-        assert measurer.measure(one_step("exp", 10))[0].seconds > 0
+            measurer.measure(fallback(text), TARGET.spin)
+        assert measurer.measure(one_step("exp", 10), TARGET.spin)[0].seconds > 0
 
 
 def test_a_kernel_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

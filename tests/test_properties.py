@@ -10,11 +10,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from occ.errors import BudgetError
-from occ.ir import Plan, Program, Sizing, StepCost
+from occ.ir import Plan, Program, Reader, Sizing, StepCost
 from occ.passes.liveness import liveness
 from occ.passes.placement.portfolio import place
 from occ.passes.sizing import size, smallest_pool
-from occ.passes.timing import Reader
 from occ.planning import PlanningTarget, smallest_budget
 from occ.planning import plan as plan_program
 from occ.rewrite import rewrite
@@ -38,7 +37,7 @@ def run_planned(plan: Plan, seed: int) -> list[Results]:
 
 
 TARGET = PlanningTarget(
-    measure=lambda program: [StepCost(1e-3 * (index % 5 + 1), 0) for index in range(len(program.steps))],
+    measure=lambda program, spin: [StepCost(1e-3 * (index % 5 + 1), 0) for index in range(len(program.steps))],
     reader=Reader(bandwidth=1e7, overhead=1e-4),
     machine=MACHINE,
     streaming_spin="passive",
@@ -93,7 +92,7 @@ def test_any_choices_can_be_planned(data: st.DataObject, program: Program, share
     alive = liveness(rewritten)
     floor = smallest_pool(rewritten, alive).nbytes
     pool = floor + int(share * (alive.peak_nbytes + rewritten.file_nbytes - floor))
-    sizing = size(rewritten, alive, TARGET.measure(rewritten), TARGET.reader, pool)
+    sizing = size(rewritten, alive, TARGET.measure(rewritten, "passive"), TARGET.reader, pool)
     assert isinstance(sizing, Sizing)
     items = placement_items(rewritten, sizing)
     made = plan_of(rewritten, sizing, items, place(tuple(items.values()), effort=0), choice)

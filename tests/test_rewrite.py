@@ -9,7 +9,8 @@ import pytest
 
 from occ.errors import InternalError
 from occ.ir import Arg, BufferKind, Choices, Program, Ref, SplitAxis, Value
-from occ.rewrite import gather_row_nbytes, part_rows, rewrite
+from occ.passes.banding import part_rows
+from occ.rewrite import gather_row_nbytes, origins, rewrite
 from occ.units import PAGE
 from tests.programs import Builder
 
@@ -128,6 +129,11 @@ def test_a_staged_accumulation_loads_what_the_result_held() -> None:
     assert parts.steps[1].name == "step1[1/2] load residual"
     assert result(parts, 1) == operand(parts, 2, "residual") == result(parts, 2)
     assert operand(parts, 1, "source").extent == result(parts, 3).extent
+
+
+def test_every_step_has_an_origin() -> None:
+    assert origins(accumulate(staged=True), Choices()) == (0, 1)
+    assert origins(accumulate(staged=True), Choices(splits=((1, "columns", 2),))) == (0, 1, 1, 1, 1, 1, 1)
 
 
 def test_an_accumulation_that_is_not_staged_stays_in_place() -> None:

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from occ.cli import main
 from occ.errors import InternalError, UsageError
-from occ.ir import Plan
-from occ.passes.timing import Reader
+from occ.ir import Plan, Reader
 from occ.sweep import default_budgets, knee_of, parse_budgets, sweep, table
-from occ.trial import trial_latency
+from occ.trial import trial
 from occ.units import PAGE
-from tests.planners import READER, plans
+from tests.planners import plans
 from tests.report.planned import planned, stack
 
 NET = """
@@ -56,7 +55,7 @@ def test_a_curve_that_falls_and_then_is_flat_has_its_knee_there() -> None:
 
 def test_points_say_what_the_plans_are() -> None:
     planner = plans(stack(12))
-    swept = sweep(planner, READER)
+    swept = sweep(planner)
     assert swept.points[0].budget == swept.smallest
     assert swept.points[-1].budget == swept.unlimited
     assert swept.points[-1].loads == 0
@@ -72,30 +71,50 @@ def test_points_say_what_the_plans_are() -> None:
 def test_budgets_that_are_too_small_are_listed_and_the_others_planned() -> None:
     planner = plans(stack(6))
     least = planner.smallest.budget.total
-    swept = sweep(planner, READER, [2 * least, PAGE, 2 * least])
+    swept = sweep(planner, [2 * least, PAGE, 2 * least])
     assert swept.too_small == (PAGE,)
     assert [point.budget for point in swept.points] == [2 * least]
     assert f"too small; the smallest that works is {least} bytes" in table(swept)
     with pytest.raises(UsageError, match=f"smallest that works is {least} "):
-        sweep(planner, READER, [PAGE])
+        sweep(planner, [PAGE])
 
 
 def test_what_was_run_is_in_the_table() -> None:
     ran: list[int] = []
 
-    def run(plan: Plan) -> float:
+    def run(plan: Plan, eager: bool) -> tuple[float, float | None]:
         ran.append(plan.budget.arena)
-        return 0.0123
+        assert not eager
+        return 0.0123, None
 
     planner = plans(stack(6), Reader(1e8, 0.0, 1.0))
-    swept = sweep(planner, READER, None, run)
+    swept = sweep(planner, None, run)
     assert ran == [point.arena for point in swept.points]
     assert table(swept).count("12.3 ms") == len(swept.points)
-    assert "measured" not in table(sweep(planner, READER))
+    assert "measured" not in table(sweep(planner))
+
+
+def test_eager_runs_once_beside_a_plan_that_streams_nothing() -> None:
+    beside: list[int] = []
+
+    def run(plan: Plan, eager: bool) -> tuple[float, float | None]:
+        if eager:
+            beside.append(len(plan.sizing.loads))
+        return 0.0123, 0.0456 if eager else None
+
+    planner = plans(stack(6), Reader(1e8, 0.0, 1.0))
+    least = planner.smallest.budget.total
+    for budgets in (None, [least, 2 * least]):
+        swept = sweep(planner, budgets, run, with_eager=True)
+        assert swept.eager == 0.0456
+        assert beside == [0]
+        assert "eager: 45.6 ms" in table(swept)
+        beside.clear()
+    assert sweep(planner, None, run).eager is None
 
 
 def test_the_knee_is_marked_in_the_table() -> None:
-    swept = replace(sweep(plans(stack(6)), READER), knee=2)
+    swept = replace(sweep(plans(stack(6))), knee=2)
     lines = table(swept).splitlines()
     assert [number for number, line in enumerate(lines) if line.endswith("  knee")] == [3]
     assert lines[-1].startswith("knee: ")
@@ -106,7 +125,7 @@ def test_a_plan_that_does_not_run_is_reported_and_leaves_nothing(tmp_path: Path)
         path.write_text("no artifact")
 
     with pytest.raises(InternalError, match=r"does not run: .*plan\.occ"):
-        trial_latency(planned(stack(2)), write, tmp_path)
+        trial(planned(stack(2)), write, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -117,8 +136,12 @@ def test_the_command_measures_a_model_and_an_artifact(
     net, artifact, page = (str(tmp_path / name) for name in ("net.py", "net.occ", "curve.html"))
     argv = ["sweep", net, "--threads", "1", "--budgets", "1kB,1.5MB", "--measure", "--runs", "2"]
     assert main([*argv, "--html", page, "--json"]) == 0
-    [point] = json.loads(capsys.readouterr().out)["points"]
+    swept = json.loads(capsys.readouterr().out)
+    [point] = swept["points"]
+    assert swept["eager"] > 0
+    assert swept["demand"] > swept["smallest"] / 2
     assert point["measured"] > 0
+    assert point["least_latency"] <= point["predicted"] * (1 + 1e-6)
     assert point["streamed_nbytes"] > 0
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix) == ["curve.html", "net.py"]
 

@@ -13,7 +13,7 @@ from occ import cache, target
 from occ.errors import InternalError, UsageError
 from occ.host import cpus
 from occ.ir import StepCost
-from occ.target import Target, local_target, openmp_settings, read_target, rounded
+from occ.target import Target, fitted, local_target, openmp_settings, read_target, rounded
 
 PROFILE = Target(
     name="board",
@@ -25,6 +25,8 @@ PROFILE = Target(
     bandwidth=4.1e8,
     overhead=1.2e-4,
     slowdown=1.1,
+    product_rate=1e11,
+    memory_rate=1e10,
     spin="passive",
     kernels={"relu": StepCost(1.5e-5, 65536)},
 )
@@ -54,6 +56,7 @@ def test_the_digest_leaves_out_name_and_kernels() -> None:
         ({"bandwidth": 0}, "bandwidth is 0"),
         ({"bandwidth": "fast"}, "could not convert"),
         ({"slowdown": 0.5}, "slowdown 0.5"),
+        ({"product_rate": 0}, "product_rate is 0"),
         ({"threads": 0}, "threads is 0"),
         ({"spin": "often"}, "spin is 'often'"),
         ({"format": 99}, "its format is 99"),
@@ -119,12 +122,31 @@ def test_this_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert local_target(tmp_path, threads=1).kernels == {"relu": StepCost(1.0, 0)}
 
 
+SIZES = (256 << 10, 1 << 20, 4 << 20)
+RATES = {"product_rate": 1.234e11, "memory_rate": 5.678e9}
+REQUESTS = [[nbytes, 5.55e-5 + nbytes / 1.234e9] for nbytes in SIZES]
+
+
+def test_bandwidth_and_overhead_are_a_line_through_the_requests() -> None:
+    assert fitted(REQUESTS) == pytest.approx((1.234e9, 5.55e-5))
+    noisy = [
+        [nbytes, seconds * factor]
+        for (nbytes, seconds), factor in zip(REQUESTS, (1.1, 0.9, 1.05), strict=True)
+    ]
+    bandwidth, overhead = fitted(noisy)
+    assert all(0.85 < (overhead + nbytes / bandwidth) / seconds < 1.15 for nbytes, seconds in noisy)
+    # Large requests that are slower for their size than small ones: no overhead is negative.
+    bandwidth, overhead = fitted([[nbytes, (nbytes / 1e9) * (1 + nbytes / 1e7)] for nbytes in SIZES])
+    assert overhead == 0.0
+    assert 6e8 < bandwidth < 1e9
+
+
 def test_a_damaged_cache_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = {"start": {}, "read": {"bandwidth": 1.234e9, "overhead": 5.55e-5}}
+    answers = {"start": {}, "read": {"requests": REQUESTS}}
     times = {
-        "passive": {"alone": 0.001, "beside": 0.00128},
-        "1000": {"alone": 0.001, "beside": 0.00127},
-        "default": {"alone": 0.001, "beside": 0.1},
+        "passive": {"alone": 0.001, "beside": 0.00128, **RATES},
+        "1000": {"alone": 0.001, "beside": 0.00127, **RATES},
+        "default": {"alone": 0.001, "beside": 0.1, **RATES},
     }
 
     class FakeChild:
@@ -149,6 +171,7 @@ def test_a_damaged_cache_is_measured_again(tmp_path: Path, monkeypatch: pytest.M
     # Spinning a little is not worth 1 %, and spinning without end costs a hundred times more.
     assert (first.spin, first.slowdown) == ("passive", 1.28)
     assert (first.bandwidth, first.overhead) == (1.2e9, 5.6e-5)
+    assert (first.product_rate, first.memory_rate) == (1.2e11, 5.7e9)
     times["1000"]["beside"] = 0.001
     [entry] = (tmp_path / "cache").glob("target-*.json")
     entry.write_text(entry.read_text()[:-10])

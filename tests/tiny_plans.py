@@ -28,6 +28,7 @@ from occ.ir import (
     Plan,
     Prediction,
     Program,
+    Reader,
     Ref,
     Sizing,
     State,
@@ -40,6 +41,7 @@ from occ.ir import (
 from occ.units import PAGE, round_up
 
 MACHINE = Machine("cpu", 1, "passive", torch.__version__, "any", "0" * 64)
+READER = Reader(bandwidth=2e9)
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ def plan_of(
         budget=Budget(None, arena, program.outputs_nbytes, 0, 0),
         prediction=Prediction(1e-4, 1e-4, 0.0, streamed, 1e-3),
         machine=MACHINE,
+        reader=READER,
     )
 
 

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from occ.codegen.kernels import pointwise, products, reductions, shaping
+from occ.codegen.kernels import (
+    loops,
+    ordering,
+    pointwise,
+    products,
+    recurrent,
+    reductions,
+    shaping,
+    special,
+)
 from occ.codegen.kernels.table import Kernel, Operand, Spec, fallback_call
 from occ.errors import InternalError
 
@@ -22,6 +31,10 @@ _TABLE: Mapping[str, Kernel] = {
         *shaping.KERNELS,
         *reductions.KERNELS,
         *products.KERNELS,
+        *recurrent.KERNELS,
+        *ordering.KERNELS,
+        *special.KERNELS,
+        *loops.KERNELS,
         FALLBACK,
     )
 }
@@ -48,5 +61,9 @@ def kernel_for_op(op: str) -> Kernel | None:
 
 
 def call_text(kernel: str, args: Mapping[str, str], outs: Sequence[str], scratch: Sequence[str]) -> str:
-    """The call of a step as Python text, given the texts of its operands, results and scratch."""
-    return kernel_named(kernel).call(args, outs, scratch)
+    """The call of a step as Python text, given the texts of its operands, results and scratch. Raises
+    InternalError for a native kernel, whose call depends on more than texts (see `occ.codegen.steps`)."""
+    call = kernel_named(kernel).call
+    if call is None:
+        raise InternalError(f"kernel {kernel!r} is native and cannot be called by name")
+    return call(args, outs, scratch)

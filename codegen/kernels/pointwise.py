@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from occ.codegen.kernels.rows import elementwise_rows
 from occ.codegen.kernels.table import Call, Kernel, out_call, template, updated_call
 
 # torch function: ATen overloads it computes. Either tensor operand may be overwritten.
@@ -67,7 +68,6 @@ _UNARY = (
 )
 
 _ACTIVATIONS = (
-    "elu",
     "gelu",
     "hardsigmoid",
     "hardswish",
@@ -78,12 +78,11 @@ _ACTIVATIONS = (
     "softplus",
     "hardshrink",
     "softshrink",
-    "log_sigmoid",
 )
 
 
 def _pointwise(name: str, call: Call, ops: tuple[str, ...] = (), *overwrites: str) -> Kernel:
-    return Kernel(name, call, ops, overwrites or ("self",), pointwise=True)
+    return Kernel(name, call, ops, overwrites or ("self",), splits=elementwise_rows, pointwise=True)
 
 
 KERNELS: tuple[Kernel, ...] = (
@@ -104,12 +103,13 @@ KERNELS: tuple[Kernel, ...] = (
     _pointwise("lerp", out_call("torch.lerp"), ("lerp.Tensor", "lerp.Scalar"), "self", "end"),
     # Scale and shift by constants: a batch norm that no convolution took up.
     _pointwise("affine", template("torch.addcmul({shift}, {x}, {scale}, out={out})"), (), "x"),
-    Kernel("copy", template("{out}.copy_({source})")),
-    Kernel("fill", template("{out}.fill_({value})")),
+    Kernel("copy", template("{out}.copy_({source})"), splits=elementwise_rows),
+    Kernel("fill", template("{out}.fill_({value})"), splits=elementwise_rows),
     Kernel(
         "masked_fill",
         updated_call("torch.Tensor.masked_fill_"),
         ("masked_fill.Scalar", "masked_fill.Tensor"),
         overwrites=("self",),
+        splits=elementwise_rows,
     ),
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
-from occ.codegen.kernels.table import Kernel, Operand, Spec, template
+from occ.codegen.kernels.rows import linear_rows, weight_extents, window_rows
+from occ.codegen.kernels.table import Kernel, Operand, Spec, out_call, template
+from occ.codegen.native import attention as native_attention
 from occ.ir import SplitAxis
 
 
@@ -22,45 +25,66 @@ def _bmm_splits(args: Mapping[str, Operand], out: Spec) -> tuple[SplitAxis, ...]
 
 
 def _convolution_splits(args: Mapping[str, Operand], out: Spec) -> tuple[SplitAxis, ...]:
-    """Along output channels. A channel slice of a channels_last result is strided, so it is staged."""
+    """Along output channels where the weight is plain, and along lines. A channel slice of a channels_last
+    result is strided, so it is staged."""
     weight = args["weight"]
+    lines = _convolution_lines(args, out)
     if args["groups"] != 1 or (isinstance(weight, Spec) and weight.dtype == "uint8"):
-        return ()
+        return lines
     sliced = [("weight", 0)]
     if args["bias"] is not None:
         sliced.append(("bias", 0))
     if args["residual"] is not None:
         sliced.append(("residual", 1))
-    return (SplitAxis("output_channels", out.shape[1], 1, tuple(sliced), (1,), staged=True),)
+    return (SplitAxis("output_channels", out.shape[1], 1, tuple(sliced), (1,), staged=True), *lines)
+
+
+_convolution_lines = window_rows("input", weight_extents, others=("residual",))
 
 
 def _attention_splits(args: Mapping[str, Operand], out: Spec) -> tuple[SplitAxis, ...]:
-    mask = args["mask"]
-    if args["grouped"] or (isinstance(mask, Spec) and len(mask.shape) == 4 and mask.shape[1] != 1):
+    """Along the heads, where each has keys of its own, and along the queries: where what one sees depends on
+    its number, a part is told the number of its first."""
+    axes = []
+    if all(_extent(args[name], 3) == out.shape[1] for name in ("query", "key", "value")):
+        sliced = (("query", 1), ("key", 1), ("value", 1), *_sliced_mask(args["mask"], 3))
+        axes.append(SplitAxis("heads", out.shape[1], 1, sliced, (1,)))
+    if not args["causal"] or "first" in args:
+        sliced = (("query", 2), *_sliced_mask(args["mask"], 2))
+        position = "first" if args["causal"] else ""
+        axes.append(SplitAxis("rows", out.shape[2], 1, sliced, (2,), position=position))
+    return tuple(axes)
+
+
+def _extent(operand: Operand, from_last: int) -> int:
+    """The size of a tensor's dimension, 1 where it has none."""
+    shape = operand.shape if isinstance(operand, Spec) else ()
+    return shape[-from_last] if len(shape) >= from_last else 1
+
+
+def _sliced_mask(mask: Operand, from_last: int) -> tuple[tuple[str, int], ...]:
+    """The mask and its dimension, unless it is broadcast along it."""
+    if not isinstance(mask, Spec) or _extent(mask, from_last) == 1:
         return ()
-    return (SplitAxis("heads", out.shape[1], 1, (("query", 1), ("key", 1), ("value", 1)), (1,)),)
+    return (("mask", len(mask.shape) - from_last),)
+
+
+def _scaled_sum(function: str, args: Mapping[str, str], outs: Sequence[str], scratch: Sequence[str]) -> str:
+    """beta * self + alpha * product of the two other operands."""
+    self, left, right = list(args.values())[:3]
+    scales = f"beta={args.get('beta', '1')}, alpha={args.get('alpha', '1')}"
+    return f"{function}({self}, {left}, {right}, {scales}, out={outs[0]})"
 
 
 KERNELS: tuple[Kernel, ...] = (
     Kernel("linear", template("torch.addmm({bias}, {input}, {weight}, out={out})"), splits=_linear_splits),
     Kernel("matmul", template("torch.mm({input}, {weight}, out={out})"), splits=_linear_splits),
     Kernel("bmm", template("torch.bmm({self}, {mat2}, out={out})"), ("bmm.default",), splits=_bmm_splits),
-    Kernel(
-        "baddbmm",
-        lambda args, outs, scratch: (
-            f"torch.baddbmm({args['self']}, {args['batch1']}, {args['batch2']},"
-            f" beta={args.get('beta', '1')}, alpha={args.get('alpha', '1')}, out={outs[0]})"
-        ),
-        ("baddbmm.default",),
+    *(
+        Kernel(name, partial(_scaled_sum, f"torch.{name}"), (f"{name}.default",))
+        for name in ("addmm", "addmv", "baddbmm")
     ),
-    Kernel(
-        "addmm",
-        lambda args, outs, scratch: (
-            f"torch.addmm({args['self']}, {args['mat1']}, {args['mat2']},"
-            f" beta={args.get('beta', '1')}, alpha={args.get('alpha', '1')}, out={outs[0]})"
-        ),
-        ("addmm.default",),
-    ),
+    Kernel("dot", out_call("torch.dot"), ("dot.default", "vdot.default")),
     Kernel("mm", template("torch.mm({self}, {mat2}, out={out})"), ("mm.default",)),
     Kernel("mv", template("torch.mv({self}, {vec}, out={out})"), ("mv.default",)),
     Kernel(
@@ -76,6 +100,7 @@ KERNELS: tuple[Kernel, ...] = (
         "product",
         template("kernels.product({input}, {weight}, {bias}, {relu}, {residual}, {out})"),
         overwrites=("residual",),
+        splits=linear_rows("input"),
     ),
     Kernel(
         "attention",
@@ -84,4 +109,5 @@ KERNELS: tuple[Kernel, ...] = (
         ),
         splits=_attention_splits,
     ),
+    Kernel("native_attention", native=native_attention.attention, splits=_attention_splits),
 )

@@ -11,35 +11,46 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from occ.codegen.native import NativeFunction
+from occ.codegen.specs import Operand, Spec
 from occ.ir import SplitAxis
 
+__all__ = [
+    "Call",
+    "Kernel",
+    "Native",
+    "Operand",
+    "Spec",
+    "fallback_call",
+    "operands_call",
+    "out_call",
+    "positional_call",
+    "template",
+    "updated_call",
+]
 
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """Type and layout of a tensor: strides in elements."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-Operand = object
-"""A Spec, or a literal (None, bool, number, string, or a tuple of operands)."""
 
 Call = Callable[[Mapping[str, str], Sequence[str], Sequence[str]], str]
 """Texts of the operands by name, of the results, of the scratch -> text of the call."""
 
+Native = Callable[[Mapping[str, Operand], Sequence[Spec], Sequence[Spec]], NativeFunction]
+"""Operands by name, results, scratch -> the C function of a step. Its parameters are the tensors among the
+operands, in order, also inside tuples, then the results, then the scratch."""
+
 # Arguments that ATen takes by keyword only, over all entries written by `out_call`.
-_KEYWORDS = frozenset({"alpha", "approximate", "dtype", "rounding_mode", "value"})
+_KEYWORDS = frozenset(
+    {"alpha", "approximate", "decimals", "dtype", "out_int32", "right", "rounding_mode", "side", "value"}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One entry. `overwrites` is in order of preference; the result must have the operand's shape, strides
-    and element size for it to apply."""
+    and element size for it to apply. Exactly one of `call` and `native` is given: an entry is one route, and
+    where there are two, the lowering chooses between two entries."""
 
     name: str
-    call: Call
+    call: Call | None = None
     ops: tuple[str, ...] = ()
     overwrites: tuple[str, ...] = ()
     scratch: Callable[[Mapping[str, Operand], Spec], tuple[Spec, ...]] | None = None
@@ -49,6 +60,10 @@ class Kernel:
     pointwise: bool = False
     """Whether an element of the result depends on the same element of each operand alone, so that several
     operands may be the bytes that the result overwrites."""
+    native: Native | None = None
+    overwritable: Callable[[Mapping[str, Operand], Sequence[Spec]], tuple[tuple[str, ...], ...]] | None = None
+    """Operands, results -> for each result the operands that it may overwrite, where `overwrites` does not
+    say it."""
 
 
 def template(text: str) -> Call:
@@ -72,6 +87,24 @@ def out_call(function: str) -> Call:
         parts = [f"{name}={text}" if name in _KEYWORDS else text for name, text in args.items()]
         out = outs[0] if len(outs) == 1 else f"({', '.join(outs)})"
         return f"{function}({', '.join([*parts, f'out={out}'])})"
+
+    return call
+
+
+def positional_call(function: str) -> Call:
+    """A call of `function` with all operands by position, and `out=`."""
+
+    def call(args: Mapping[str, str], outs: Sequence[str], scratch: Sequence[str]) -> str:
+        return f"{function}({', '.join(args.values())}, out={outs[0]})"
+
+    return call
+
+
+def operands_call(function: str) -> Call:
+    """A call of `function` with the operands in order, then the scratch, then the results."""
+
+    def call(args: Mapping[str, str], outs: Sequence[str], scratch: Sequence[str]) -> str:
+        return f"{function}({', '.join([*args.values(), *scratch, *outs])})"
 
     return call
 

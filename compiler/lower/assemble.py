@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from occ.codegen.kernels import Spec, kernel_named
+from occ.codegen.kernels.rows import ROWS
 from occ.ir import (
     Arg,
     Buffer,
@@ -25,6 +26,7 @@ from occ.ir import (
 from occ.lower.draft import Draft, StepDraft, Traced, dtype_name
 from occ.lower.filelayout import grain_rows, lay_out
 from occ.lower.lowering import specs_of
+from occ.lower.packedrows import least_rows
 from occ.lower.sharing import buffers_touched
 from occ.units import PAGE, round_up
 
@@ -151,7 +153,7 @@ def _step(
     if entry.splits is not None:
         out: Spec = step.outs[0].spec
         for axis in entry.splits(specs_of(step.args), out):
-            granule = _granule(axis, step, rows, ids, draft)
+            granule = least_rows(step, axis) if axis.name == ROWS else _granule(axis, step, rows, ids, draft)
             if granule is not None and granule < axis.extent:
                 splits += (replace(axis, granule=granule),)
     return Step(

@@ -91,7 +91,8 @@ class Traced:
 
     @property
     def spec(self) -> Spec:
-        return Spec(dtype_name(self.meta.dtype), tuple(self.meta.shape), tuple(self.meta.stride()))
+        packed = () if self.packing is None else self.packing.shape
+        return Spec(dtype_name(self.meta.dtype), tuple(self.meta.shape), tuple(self.meta.stride()), packed)
 
     def is_whole(self, buffer: BufferDraft) -> bool:
         """Whether the tensor covers every byte of its buffer exactly once."""

@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 from torch.fx import Node
+from torch.fx.node import map_arg
 
 from occ.codegen.kernels import Kernel, kernel_for_op, kernel_named
 from occ.errors import UsageError
 from occ.ir import BufferKind, Packing, Symbol
+from occ.lower.composed import constituents
 from occ.lower.constants import Constant, WeightStore, constant_meta, worth_folding
 from occ.lower.draft import (
     Draft,
@@ -60,6 +62,9 @@ class Lowering:
 
     rules: dict[str, Rule]
     pack: bool
+    native_rules: dict[str, Rule] = field(default_factory=dict)
+    """Rules that come first, and that go on with `plainly` where they do not apply; empty where the program
+    is to have no native kernels."""
     draft: Draft = field(default_factory=Draft)
     results: dict[Node, Any] = field(default_factory=dict)
     store: WeightStore = field(init=False)
@@ -68,6 +73,7 @@ class Lowering:
     _folded: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     """Results of operators on constants, which `results` keeps alive, by operator and operands: what every
     layer computes again is stored once."""
+    _numbers: dict[tuple[Any, ...], Constant] = field(default_factory=dict)
     _module: str = ""
 
     def __post_init__(self) -> None:
@@ -97,6 +103,13 @@ class Lowering:
             return (first, None) if name.startswith("native_") else first
         if (folded := self._fold(node, operands)) is not None:
             return folded
+        if (rule := self.native_rules.get(name)) is not None:
+            return rule(self, node, operands)
+        return self.plainly(node, operands)
+
+    def plainly(self, node: Node, operands: dict[str, Any]) -> Any:
+        """What a node becomes where no native kernel computes it."""
+        name = op_name(node.target)
         if (rule := self.rules.get(name)) is not None:
             return rule(self, node, operands)
         if is_view(node.target):
@@ -206,6 +219,13 @@ class Lowering:
             return [self._real(item) for item in operand]
         return operand
 
+    def number(self, value: bool | int | float, dtype: torch.dtype) -> Constant:
+        """A tensor of no dimensions, stored once for each number and type."""
+        key = (dtype, type(value), value)
+        if key not in self._numbers:
+            self._numbers[key] = Constant(f"number_{value}", torch.tensor(value, dtype=dtype))
+        return self._numbers[key]
+
     # Emission
 
     def new(
@@ -306,6 +326,25 @@ class Lowering:
         )
 
     def fallback(self, node: Node, operands: dict[str, Any]) -> Any:
+        """The operators that torch defines this one by, where each has a route; else `functional`."""
+        graph = constituents(node, self._has_route)
+        if graph is None:
+            return self.functional(node, operands)
+        inner = list(graph.nodes)
+        for placeholder, given in zip(inner, node.all_input_nodes, strict=False):
+            self.results[placeholder] = self.results[given]
+        self.run(inner)
+        return map_arg(graph.output_node().args[0], self.results.__getitem__)
+
+    def _has_route(self, node: Node) -> bool:
+        """Whether a node becomes something else than a step of the fallback, as far as its name tells."""
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return node.target is operator.getitem
+        name = op_name(node.target)
+        known = name in DROPPED or name in IGNORED or name in self.rules or is_view(node.target)
+        return known or kernel_for_op(name) is not None
+
+    def functional(self, node: Node, operands: dict[str, Any]) -> Any:
         """The functional operator, its results copied in; results nobody reads are left out."""
         expected = node.meta["val"]
         namespace = node.target.namespace  # type: ignore[union-attr]

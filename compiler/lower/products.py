@@ -161,6 +161,21 @@ def product(
     return out
 
 
+def linear(low: Lowering, node: Node, x: Traced, weight: Constant, bias: Constant | None) -> Traced:
+    """Emit x [m, k] (contiguous) @ weight [n, k] transposed (+ bias), packed where that is possible; the
+    result [m, n]."""
+    if takes_product(low, x, weight):
+        return product(low, node, x, weight, bias, False, None)
+    matrix = low.tensor(weight)
+    transposed = Traced(matrix.name, matrix.buffer, matrix.meta.t())
+    out = low.new(node.name, (x.meta.shape[0], weight.tensor.shape[0]), x.meta.dtype)
+    if bias is None:
+        low.emit(node, "matmul", {"input": x, "weight": transposed}, out)
+    else:
+        low.emit(node, "linear", {"input": x, "weight": transposed, "bias": bias}, out)
+    return out
+
+
 def takes_product(low: Lowering, x: Traced, weight: Constant) -> bool:
     """Whether a linear layer goes through `product`."""
     return (

@@ -6,19 +6,28 @@ raises the sum of live bytes at the step it applies to.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from occ.codegen.kernels import kernel_named
 from occ.ir import BufferKind
+from occ.lower.concats import read_parts
 from occ.lower.draft import Draft, StepDraft, Traced, map_tensors, same_layout
+from occ.lower.fusion import fuse
+from occ.lower.lowering import specs_of
 
 KEPT = frozenset({BufferKind.OUTPUT, BufferKind.STATE, BufferKind.INPUT})
 
 
-def share(draft: Draft) -> None:
+def share(draft: Draft, *, fused: bool = False) -> None:
+    """Share bytes in a finished draft; with `fused`, loops are fused before results take others' bytes."""
     drop_dead_steps(draft)
+    if fused:
+        fuse(draft)
+        read_parts(draft)
     join_concat_pieces(draft)
+    if fused:
+        fuse(draft)
     reuse_dying_operands(draft)
     drop_copies_onto_themselves(draft)
 
@@ -89,17 +98,26 @@ def reuse_dying_operands(draft: Draft) -> None:
         for out in step.outs:
             last_write[draft.root(out.buffer)[0]] = index
     for index, step in enumerate(draft.steps):
-        if len(step.outs) != 1:
-            continue
-        for name in kernel_named(step.kernel).overwrites:
-            dying = step.args.get(name)
-            if isinstance(dying, Traced) and _may_overwrite(draft, step, dying, index, last_read, last_write):
-                _merge(draft, dying, step.outs[0], last_read, last_write)
-                step.args = {
-                    key: map_tensors(arg, partial(_in_layout_of, step.outs[0], dying))
-                    for key, arg in step.args.items()
-                }
-                break
+        for out, names in zip(step.outs, _overwritable(step), strict=True):
+            for name in names:
+                dying = step.args.get(name)
+                if isinstance(dying, Traced) and _may_overwrite(
+                    draft, step, dying, out, index, last_read, last_write
+                ):
+                    _merge(draft, dying, out, last_read, last_write)
+                    step.args = {
+                        key: map_tensors(arg, partial(_in_layout_of, out, dying))
+                        for key, arg in step.args.items()
+                    }
+                    break
+
+
+def _overwritable(step: StepDraft) -> Sequence[Sequence[str]]:
+    """For each result of a step the operands whose bytes it may take, by name."""
+    entry = kernel_named(step.kernel)
+    if entry.overwritable is not None:
+        return entry.overwritable(specs_of(step.args), [out.spec for out in step.outs])
+    return [entry.overwrites] if len(step.outs) == 1 else [()] * len(step.outs)
 
 
 def _in_layout_of(out: Traced, overwritten: Traced, operand: Traced) -> Traced:
@@ -115,11 +133,11 @@ def _may_overwrite(
     draft: Draft,
     step: StepDraft,
     operand: Traced,
+    out: Traced,
     index: int,
     last_read: dict[int, int],
     last_write: dict[int, int],
 ) -> bool:
-    out = step.outs[0]
     target = draft.buffers[out.buffer]
     root, offset = draft.root(operand.buffer)
     source = draft.buffers[root]
@@ -133,7 +151,7 @@ def _may_overwrite(
         return False
     if source.kind is BufferKind.ACTIVATION and last_write.get(root, -1) >= index:
         return False
-    if source.kind is BufferKind.STATE and not _outlives_updates(draft, step, root, index, last_read):
+    if source.kind is BufferKind.STATE and not _outlives_updates(draft, out, root, index, last_read):
         return False
     same_bytes = (
         offset == 0
@@ -149,12 +167,9 @@ def _may_overwrite(
     return same_bytes and alone and all(_same_view(other, operand) for other in readers)
 
 
-def _outlives_updates(
-    draft: Draft, step: StepDraft, state: int, index: int, last_read: dict[int, int]
-) -> bool:
+def _outlives_updates(draft: Draft, out: Traced, state: int, index: int, last_read: dict[int, int]) -> bool:
     """Whether a result could lie in the bytes of `state` until it is read for the last time: what updates the
     state later is the result itself, or comes after that."""
-    out = step.outs[0]
     for later, update in enumerate(draft.steps[index + 1 :], index + 1):
         if not any(written.buffer == state for written in update.outs):
             continue

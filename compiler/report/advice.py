@@ -12,11 +12,12 @@ from occ.goals import Planner
 from occ.ir import BufferKind, Plan, Program
 from occ.passes.liveness import liveness
 from occ.passes.sizing import explain_peak, smallest_pool
-from occ.passes.splitting import finer, origins, sliced_nbytes
-from occ.passes.timing import Reader, simulate
+from occ.passes.splitting import finer, weight_axes
+from occ.passes.timing import predicted_timeline
 from occ.report.peak import peak_story, step_label
 from occ.report.spans import picture, weight_extents
 from occ.report.text import proof
+from occ.rewrite import origins
 from occ.units import PAGE, format_bytes, format_seconds, round_up
 
 MORE_SHARE = 0.10
@@ -105,12 +106,12 @@ class Advice:
         )
 
 
-def advise(plan: Plan, source: Program, planner: Planner, reader: Reader) -> Advice:
-    """Explain a plan. `source` is the unsplit program it was made from, `reader` how its target reads;
-    `planner` plans the same program for other budgets."""
-    waits, groups = _waits(plan, reader), _groups(plan)
+def advise(plan: Plan, source: Program, planner: Planner) -> Advice:
+    """Explain a plan. `source` is the unsplit program it was made from; `planner` plans the same program for
+    other budgets."""
+    waits, groups = _waits(plan), _groups(plan)
     offers = _offers(plan, planner)
-    reading = _reading(plan, reader)
+    reading = _reading(plan)
     bound = _bound(plan, reading)
     story = peak_story(plan, source, picture(plan))
     sections = [
@@ -137,10 +138,10 @@ def advise(plan: Plan, source: Program, planner: Planner, reader: Reader) -> Adv
     )
 
 
-def advise_below(limit: int, source: Program, planner: Planner, reader: Reader) -> Advice:
+def advise_below(limit: int, source: Program, planner: Planner) -> Advice:
     """Explain why a budget of `limit` bytes is too small, by the plan at the smallest that works."""
     smallest = planner.smallest
-    reading = _reading(smallest, reader)
+    reading = _reading(smallest)
     sections = (
         ("too small", tuple(_missing(smallest, limit))),
         ("what would help", tuple(_remedies(smallest, source))),
@@ -301,14 +302,14 @@ def _missing(smallest: Plan, limit: int) -> Iterator[str]:
 def _remedies(smallest: Plan, source: Program) -> Iterator[str]:
     program, budget, choices = smallest.program, smallest.budget, smallest.choices
     floor = smallest_pool(program, liveness(program))
-    index = origins(source, program.steps, choices)[floor.step]
+    index = origins(source, choices)[floor.step]
     operator = source.steps[index]
     cuts = {step: (axis, parts) for step, axis, parts in choices.splits}
     now = f"is cut into {cuts[index][1]} parts along {cuts[index][0]}" if index in cuts else "is whole"
     name = f"{operator.name} ({operator.kernel})"
     if not operator.splits:
         yield f"Finer splits are no help: {name} {now} and offers no cut."
-    elif not any(sliced_nbytes(source, operator, axis) for axis in operator.splits):
+    elif not weight_axes(source, operator):
         yield f"Finer splits are little help: {name} {now}, and its cuts leave its weights whole."
     elif finer(source, choices, index) is None:
         yield f"Finer splits are exhausted: {name} {now}, the finest that it offers."
@@ -339,9 +340,9 @@ def _remedies(smallest: Plan, source: Program) -> Iterator[str]:
         )
 
 
-def _reading(plan: Plan, reader: Reader) -> float:
+def _reading(plan: Plan) -> float:
     """Seconds that the loads of a run keep the storage busy."""
-    return sum(reader.seconds(plan.sizing.tiles[load.tile].nbytes) for load in plan.sizing.loads)
+    return sum(plan.reader.seconds(plan.sizing.tiles[load.tile].nbytes) for load in plan.sizing.loads)
 
 
 def _bound(plan: Plan, reading: float) -> Bound:
@@ -351,14 +352,12 @@ def _bound(plan: Plan, reading: float) -> Bound:
     return Bound.READING if reading >= NEARLY * prediction.latency else Bound.WAITING
 
 
-def _waits(plan: Plan, reader: Reader) -> tuple[Wait, ...]:
+def _waits(plan: Plan) -> tuple[Wait, ...]:
     """Steps that wait noticeably, the longest first."""
     steps = plan.program.steps
-    durations = [cost.seconds for cost in plan.costs]
-    timeline = simulate(durations, plan.sizing.tiles, plan.sizing.loads, reader)
     found = [
         Wait(index, steps[index].name, steps[index].module, seconds)
-        for index, seconds in enumerate(timeline.waits)
+        for index, seconds in enumerate(predicted_timeline(plan).waits)
         if seconds > NOTICED * plan.prediction.latency
     ]
     return tuple(sorted(found, key=lambda wait: (-wait.seconds, wait.step)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from occ.ir import Plan, Program
 from occ.report.peak import step_label
@@ -73,12 +74,26 @@ def diff_text(
     sections = [
         list(_figures(left, right, names)),
         list(_peaks(left, right, names)),
-        _section("operators cut differently", list(_splits(left, right, source))),
-        _section("tables read by row in one of them", list(_gathers(left, right, source))),
-        _section("weights kept differently, by bytes that are resident", list(_residency(left, right))),
-        _section("made for or set differently on the machine", list(_machines(left, right))),
+        *(_section(title, lines) for title, lines in _differences(left, right, source)),
     ]
     return "\n\n".join("\n".join(section) for section in sections if section)
+
+
+def diff_facts(left: Plan, right: Plan, source: Program | None = None) -> dict[str, Any]:
+    """The same as JSON data: `figures` as [left, right] by name, in bytes, seconds and numbers; every other
+    difference as a line, by title, none left out."""
+    return {
+        "same": left == right,
+        "figures": {figure.name: [figure.of(left), figure.of(right)] for figure in FIGURES},
+        **dict(_differences(left, right, source)),
+    }
+
+
+def _differences(left: Plan, right: Plan, source: Program | None) -> Iterator[tuple[str, list[str]]]:
+    yield "operators cut differently", list(_splits(left, right, source))
+    yield "tables read by row in one of them", list(_gathers(left, right, source))
+    yield "weights kept differently, by bytes that are resident", list(_residency(left, right))
+    yield "made for or set differently on the machine", list(_machines(left, right))
 
 
 def _figures(left: Plan, right: Plan, names: tuple[str, str]) -> Iterator[str]:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-import occ
 from occ.ir import Plan, Program
-from occ.passes.timing import Reader, Timeline, simulate
+from occ.passes.timing import Timeline, predicted_timeline
 from occ.report.page_data import page_data
+from occ.report.pages import page, seconds_text
 from occ.report.peak import peak_story
-from occ.report.reading import effective_reader
 from occ.report.spans import ArenaPicture, Occupancy, SpanKind, picture
 from occ.report.text import claim, proof, summary
-from occ.units import format_bytes, format_seconds
+from occ.units import format_bytes
 
-SCRIPTS = ("model.js", "axis.js", "palette.js", "map.js", "strips.js", "inspector.js", "steps.js", "main.js")
+SCRIPTS = (
+    "format.js",
+    "dom.js",
+    "model.js",
+    "axis.js",
+    "palette.js",
+    "lanes.js",
+    "map.js",
+    "strips.js",
+    "inspector.js",
+    "table.js",
+    "steps.js",
+    "main.js",
+)
 """In the order in which they build on each other."""
 
 ROWS = 25
@@ -62,46 +70,32 @@ class BufferRow:
     steps: str
 
 
-def html_page(plan: Plan, source: Program, reader: Reader | None = None) -> str:
+def html_page(plan: Plan, source: Program) -> str:
     """The page: memory map, bytes in use, timeline, why the peak is where it is, the fullest steps.
 
-    `source` is the unsplit program that the plan was made from. Times are those of the time model with
-    `reader`; without one, with the reader that the plan's prediction implies. The page is self-contained:
-    style, script and data are inside it, and it asks the network for nothing. Same arguments, same text.
+    `source` is the unsplit program that the plan was made from. Times are those of the time model. The page
+    is self-contained: style, script and data are inside it, and it asks the network for nothing. Same
+    arguments, same text.
     """
     drawn = picture(plan)
     occupancy = drawn.occupancy()
     story = peak_story(plan, source, drawn)
-    timeline = simulate(
-        [cost.seconds for cost in plan.costs],
-        plan.sizing.tiles,
-        plan.sizing.loads,
-        reader or effective_reader(plan),
-    )
-    loader = PackageLoader("occ.report", "page")
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(
-        version=occ.__version__,
+    timeline = predicted_timeline(plan)
+    return page(
+        "page.html",
+        ("base.css", "stage.css", "page.css"),
+        SCRIPTS,
+        page_data(plan, drawn, timeline, story.step if story else 0),
         model=plan.program.name,
         claim=claim(plan),
         figures=_figures(plan, timeline),
         summary=[line.split(maxsplit=1) for line in summary(plan, source).splitlines()],
         legend=LEGEND,
         story=story,
-        recovered=reader is None and bool(plan.sizing.loads),
         step_rows=_step_rows(plan, occupancy, timeline),
         buffer_rows=_buffer_rows(drawn),
         buffer_count=len(drawn.owners),
         steps=len(plan.program.steps),
-        style=Markup(loader.get_source(environment, "page.css")[0]),
-        script=Markup("\n".join(loader.get_source(environment, name)[0] for name in SCRIPTS)),
-        data=Markup(_embedded(page_data(plan, drawn, timeline, story.step if story else 0))),
     )
 
 
@@ -121,10 +115,10 @@ def _figures(plan: Plan, timeline: Timeline) -> list[tuple[str, str, str]]:
         ),
         (
             "predicted run",
-            format_seconds(prediction.latency),
-            f"{format_seconds(prediction.stall)} of it waiting for loads",
+            seconds_text(prediction.latency),
+            f"{seconds_text(prediction.stall)} of it waiting for loads",
         ),
-        ("steps", str(len(plan.program.steps)), f"first run {format_seconds(prediction.cold_start)}"),
+        ("steps", str(len(plan.program.steps)), f"first run {seconds_text(prediction.cold_start)}"),
     ]
 
 
@@ -137,8 +131,8 @@ def _step_rows(plan: Plan, occupancy: Occupancy, timeline: Timeline) -> list[Ste
             name=program.steps[index].name,
             module=program.steps[index].module,
             kernel=program.steps[index].kernel,
-            time=format_seconds(timeline.ends[index] - timeline.starts[index]),
-            wait=format_seconds(waits[index]) if waits[index] >= 5e-10 else "",
+            time=seconds_text(timeline.ends[index] - timeline.starts[index]),
+            wait=seconds_text(waits[index]) if waits[index] >= 5e-10 else "",
             in_use=format_bytes(occupancy.total[index]),
             weights_on_way=format_bytes(occupancy.loading[index]) if occupancy.loading[index] else "",
             workspace=format_bytes(plan.costs[index].workspace) if plan.costs[index].workspace else "",
@@ -165,8 +159,3 @@ def _buffer_rows(drawn: ArenaPicture) -> list[BufferRow]:
         )
         for span in largest
     ]
-
-
-def _embedded(data: object) -> str:
-    """JSON that may stand inside a script element: no text of it can end the element."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

@@ -49,8 +49,8 @@ def page_data(plan: Plan, picture: ArenaPicture, timeline: Timeline, peak_step: 
             "name": [step.name for step in program.steps],
             "module": [text(step.module) for step in program.steps],
             "kernel": [text(step.kernel) for step in program.steps],
-            "wait": [_ns(wait) for wait in timeline.waits],
-            "work": _nanoseconds(timeline.starts, timeline.ends),
+            "wait": nanoseconds(timeline.waits),
+            "work": _lengths(timeline.starts, timeline.ends),
             "weights": [sum(sizing.tiles[tile].nbytes for tile in tiles) for tiles in uses],
             "workspace": [cost.workspace for cost in plan.costs],
         },
@@ -75,8 +75,8 @@ def page_data(plan: Plan, picture: ArenaPicture, timeline: Timeline, peak_step: 
             "issue": [load.issue for load in sizing.loads],
             "deadline": [load.deadline for load in sizing.loads],
             "wraps": [int(load.wraps) for load in sizing.loads],
-            "begin": [_ns(time) for time in timeline.load_begins],
-            "length": _nanoseconds(timeline.load_begins, timeline.load_ends),
+            "begin": nanoseconds(timeline.load_begins),
+            "length": _lengths(timeline.load_begins, timeline.load_ends),
         },
         "texts": text.texts,
     }
@@ -86,5 +86,10 @@ def _ns(seconds: float) -> int:
     return round(seconds * NANOSECONDS)
 
 
-def _nanoseconds(begins: Sequence[float], ends: Iterable[float]) -> list[int]:
+def nanoseconds(seconds: Iterable[float]) -> list[int]:
+    """Seconds as whole nanoseconds."""
+    return [_ns(each) for each in seconds]
+
+
+def _lengths(begins: Sequence[float], ends: Iterable[float]) -> list[int]:
     return [_ns(end - begin) for begin, end in zip(begins, ends, strict=True)]

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from occ.ir import Plan, Program
 from occ.passes.liveness import Liveness, liveness
 from occ.passes.sizing import SmallestPool, explain_peak, smallest_pool
-from occ.passes.splitting import origins
+from occ.passes.splitting import weight_axes
 from occ.report.spans import ArenaPicture, Occupancy, Span, SpanKind
+from occ.rewrite import origins
 from occ.units import format_bytes
 
 NAMED = 4
 """Tensors that a sentence names; the rest are counted."""
+
+OUTSIDE_SHARE = 10
+"""What lies outside the arena is worth a word where it is one part in so many of the whole."""
 
 FULL = 0.98
 """Share of the fullest step from which another counts as as full."""
@@ -120,7 +124,7 @@ def _levers(
             f" {format_bytes(resident)} of them stay. These steps fit an arena of about"
             f" {format_bytes(floor.nbytes)}."
         )
-    index = origins(source, plan.program.steps, plan.choices)[floor.step]
+    index = origins(source, plan.choices)[floor.step]
     origin = source.steps[index]
     if 2 * floor.weights_nbytes >= floor.nbytes:
         cuts = {split: (axis, parts) for split, axis, parts in plan.choices.splits}
@@ -130,13 +134,24 @@ def _levers(
         yield (
             f"Finer parts of {origin.name}: its weights are {format_bytes(floor.weights_nbytes)} of the"
             f" {format_bytes(floor.nbytes)} that step {floor.step} needs. {now}"
-            + ("; a smaller budget cuts it finer." if origin.splits else ", and its kernel offers no cut.")
+            + (
+                "; a smaller budget cuts it finer."
+                if weight_axes(source, origin)
+                else ", and its kernel offers no cut."
+            )
         )
     else:
         yield (
             f"A smaller input: {format_bytes(floor.nbytes - floor.weights_nbytes)} of the"
             f" {format_bytes(floor.nbytes)} that step {floor.step} needs are activations, state and scratch,"
             " which shrink with the batch, the sequence or the image."
+        )
+    outside = plan.budget.total - plan.budget.arena
+    if OUTSIDE_SHARE * outside >= plan.budget.total:
+        yield (
+            f"Beside the arena, {format_bytes(outside)} of the {format_bytes(plan.budget.total)} in all are"
+            f" outputs ({format_bytes(plan.budget.outputs)}), workspace and what the loader holds; smaller"
+            " outputs take less."
         )
     if not plan.placement.optimal and plan.placement.height > plan.placement.bound:
         yield (

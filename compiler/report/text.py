@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from occ.ir import BufferKind, Plan, Program
-from occ.passes.liveness import liveness
-from occ.passes.tiling import tile_uses
+from occ.passes.fluid import least_latency_of
+from occ.report.facts import step_facts
 from occ.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ def claim(plan: Plan) -> str:
     """The one line a compile ends with."""
     placement, budget, sizing = plan.placement, plan.budget, plan.sizing
     limit = "no budget" if budget.limit is None else f"budget {format_bytes(budget.limit)}"
+    if budget.process_limit is not None:
+        limit = f"process budget {format_bytes(budget.process_limit)}, of which {limit}"
     return (
         f"{limit}: {format_bytes(budget.total)} in all, arena {format_bytes(budget.arena)}"
         f" (bound {format_bytes(placement.bound)}, {proof(plan)}), {len(sizing.loads)} loads,"
@@ -57,6 +59,12 @@ def _facts(plan: Plan, source: Program) -> Iterator[tuple[str, str]]:
         f" {format_bytes(budget.outputs)} + loader {format_bytes(budget.loader)} + workspace"
         f" {format_bytes(budget.workspace)}",
     )
+    allowed = "" if budget.process_limit is None else f"{format_bytes(budget.process_limit)}; used "
+    yield (
+        "process",
+        f"{allowed}{format_bytes(budget.process_total)} = interpreter, torch and objects"
+        f" {format_bytes(budget.process)} + {format_bytes(budget.total)}",
+    )
     yield (
         "arena",
         f"{budget.arena} bytes; bound {placement.bound}, {proof(plan)}, placed by {placement.method}",
@@ -72,6 +80,12 @@ def _facts(plan: Plan, source: Program) -> Iterator[tuple[str, str]]:
         f"latency {format_seconds(prediction.latency)} = compute {format_seconds(prediction.compute)} + stall"
         f" {format_seconds(prediction.stall)}; cold start {format_seconds(prediction.cold_start)}",
     )
+    least = least_latency_of(plan)
+    yield (
+        "least",
+        f"no schedule of these steps and tiles takes less than {format_seconds(least)} in this budget; this"
+        f" one is within {100 * max(0.0, prediction.latency / max(least, 1e-12) - 1.0):.1f} %",
+    )
     machine = plan.machine
     yield (
         "machine",
@@ -82,39 +96,19 @@ def _facts(plan: Plan, source: Program) -> Iterator[tuple[str, str]]:
 
 def step_table(plan: Plan) -> str:
     """One line per step: its kernel, module, duration, live bytes, and what it loads and waits for."""
-    program, sizing = plan.program, plan.sizing
-    live = liveness(program)
-    held = [0] * len(program.steps)
-    resident_nbytes = sum(sizing.tiles[tile].nbytes for tile in sizing.resident)
-    for load in sizing.loads:
-        nbytes = sizing.tiles[load.tile].nbytes
-        spans = (
-            [range(load.last_use + 1), range(load.issue, len(held))]
-            if load.wraps
-            else [range(load.issue, load.last_use + 1)]
-        )
-        for span in spans:
-            for held_at in span:
-                held[held_at] += nbytes
-    uses = tile_uses(program, sizing.tiles)
-    streamed = {load.tile for load in sizing.loads}
-    issued: dict[int, int] = {}
-    for load in sizing.loads:
-        issued[load.issue] = issued.get(load.issue, 0) + sizing.tiles[load.tile].nbytes
     lines = [
         f"{'step':>5}  {'name':<32} {'kernel':<14} {'time':>8} {'workspace':>9} {'live':>9} {'weights':>9}"
         f" {'issues':>9}  module"
     ]
-    for index, step in enumerate(program.steps):
-        waits = sum(sizing.tiles[t].nbytes for t in uses.of_step[index] if t in streamed)
+    for step in step_facts(plan):
         lines.append(
-            f"{index:>5}  {step.name[:32]:<32} {step.kernel[:14]:<14}"
-            f" {format_seconds(plan.costs[index].seconds):>8}"
-            f" {format_bytes(plan.costs[index].workspace):>9}"
-            f" {format_bytes(live.live_nbytes[index]):>9}"
-            f" {format_bytes(held[index] + resident_nbytes):>9}"
-            f" {format_bytes(issued.get(index, 0)):>9}  {step.module}"
-            + (f"  waits for {format_bytes(waits)}" if waits else "")
+            f"{step.index:>5}  {step.name[:32]:<32} {step.kernel[:14]:<14}"
+            f" {format_seconds(step.seconds):>8}"
+            f" {format_bytes(step.workspace):>9}"
+            f" {format_bytes(step.live_nbytes):>9}"
+            f" {format_bytes(step.weights_nbytes):>9}"
+            f" {format_bytes(step.issued_nbytes):>9}  {step.module}"
+            + (f"  waits for {format_bytes(step.awaited_nbytes)}" if step.awaited_nbytes else "")
         )
     return "\n".join(lines)
 
@@ -122,8 +116,18 @@ def step_table(plan: Plan) -> str:
 def bench_table(bench: Bench) -> str:
     """What `occ bench` prints."""
     rows = [
-        ("planned", f"{format_bytes(bench.planned_nbytes)} (arena {format_bytes(bench.arena_nbytes)})"),
-        ("measured", f"{format_bytes(bench.measured_nbytes)} of growth at the peak"),
+        (
+            "planned",
+            f"{format_bytes(bench.planned_nbytes)} = arena {format_bytes(bench.arena_nbytes)} + outputs"
+            f" {format_bytes(bench.outputs_nbytes)} + workspace {format_bytes(bench.workspace_nbytes)} + loader"
+            f" {format_bytes(bench.loader_nbytes)}",
+        ),
+        ("measured", f"{format_bytes(bench.measured_nbytes)} of growth at the peak, in a process of its own"),
+        (
+            "process",
+            f"{format_bytes(bench.process_nbytes)} at the peak, planned"
+            f" {format_bytes(bench.planned_process_nbytes)}",
+        ),
         (
             "latency",
             f"{format_seconds(bench.latency)} (median of {bench.runs}), of which"
@@ -133,7 +137,7 @@ def bench_table(bench: Bench) -> str:
             "read",
             f"{format_bytes(bench.streamed_nbytes)} per run, {format_bytes(int(bench.bandwidth))} per second",
         ),
-        ("cold start", format_seconds(bench.cold_start)),
+        ("cold start", f"{format_seconds(bench.cold_start)} from the load to the first outputs"),
     ]
     if bench.eager_latency is not None and bench.difference is not None:
         ratio = bench.latency / bench.eager_latency

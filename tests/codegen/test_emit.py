@@ -50,7 +50,8 @@ def test_loads_and_waits_stand_where_the_plan_puts_them() -> None:
     order = [line.split("#")[0].strip() for line in lines]
     steps = [text for text in order if text.startswith(("load(", "wait(", "torch."))]
     kinds = [text if text[:4] in ("load", "wait") else "step" for text in steps]
-    assert kinds == ["wait(0)", "step", "load(1)", "step", "wait(1)", "step", "load(0)", "step"]
+    # Tile 2 stays: only the first run may have to wait for it.
+    assert kinds == ["wait(2)", "wait(0)", "step", "load(1)", "step", "wait(1)", "step", "load(0)", "step"]
 
 
 def test_sections_are_short_and_the_whole_is_wrapped() -> None:

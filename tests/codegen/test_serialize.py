@@ -66,8 +66,8 @@ def _set(*path: Any, to: Any) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     "change",
     [
-        _set("format", to=2),
-        _set("format", to="1"),
+        _set("format", to=1),
+        _set("format", to="2"),
         _set("extra", to=1),
         _set("plan", to=[]),
         _set("plan", "costs", to=[]),
@@ -76,6 +76,10 @@ def _set(*path: Any, to: Any) -> Callable[[Any], None]:
         _set("plan", "tile_offsets", 0, to=1.0),
         _set("plan", "machine", "threads", to=0),
         _set("plan", "machine", "spin", to="1; rm"),
+        _set("plan", "reader", to=None),
+        _set("plan", "reader", "bandwidth", to=0.0),
+        _set("plan", "reader", "overhead", to={"float": "nan"}),
+        _set("plan", "reader", "slowdown", to=0.5),
         _set("plan", "program", "buffers", 0, "kind", to="heap"),
         _set("plan", "program", "buffers", 0, "id", to=True),
         _set("plan", "program", "values", 0, "buffer", to=99),
@@ -113,7 +117,7 @@ def test_malformed_plans_are_refused(change: Callable[[Any], None]) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[", "null", "[" * 100_000, b"\xff\xfe", '{"format": 1, "plan": NaN}'])
+@pytest.mark.parametrize("text", ["", "[", "null", "[" * 100_000, b"\xff\xfe", '{"format": 2, "plan": NaN}'])
 def test_what_is_not_json_is_refused(text: str | bytes) -> None:
     with pytest.raises(ArtifactError):
         plan_from_json(text)

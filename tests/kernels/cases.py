@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from occ.ir import Symbol
+from occ.lower.recurrent import panels
 
 aten = torch.ops.aten
 
@@ -355,14 +356,16 @@ def reductions(number: Numbers) -> Iterator[Case]:
         for name in ("argmax", "argmin"):
             yield as_is(name, f"{name}.default", self=x, dim=1)
         yield as_is("cumsum", "cumsum.default", self=x, dim=1)
-        for name in ("any", "all"):
-            yield as_is(name, f"{name}.dim", self=x, dim=-1, keepdim=True)
     for name in ("argmax", "argmin"):
         yield as_is(name, f"{name}.default", label="flat", self=number(5, 7), dim=None, keepdim=False)
-    for name in ("any", "all", "cumsum", "sum"):
-        op = {"cumsum": "cumsum.default", "sum": "sum.dim_IntList"}.get(name, f"{name}.dim")
-        dim: Any = (0,) if name == "sum" else 0
-        yield as_is(name, op, self=number(5, 7, dtype=torch.bool), dim=dim)
+    truths = number(5, 7, dtype=torch.bool)
+    for name in ("any", "all"):
+        reduced = {"self": truths, "dim": -1, "keepdim": True}
+        yield Case(name, reduced, eager(f"{name}.dim"))
+        yield Case(name, {"self": truths}, eager(f"{name}.default"), label="everything")
+        yield Case(name, {"self": truths, "dim": (0, 1)}, eager(f"{name}.dims"), label="dims")
+    yield as_is("cumsum", "cumsum.default", self=truths, dim=0)
+    yield as_is("sum", "sum.dim_IntList", self=truths, dim=(0,))
     wide = Symbol("torch.float32")
     yield as_is(
         "sum", "sum.dim_IntList", label="to", self=number(5, 7, dtype=torch.bfloat16), dim=(0,), dtype=wide
@@ -383,6 +386,7 @@ def reductions(number: Numbers) -> Iterator[Case]:
                 yield as_is(name, f"_{name}.default", label=f"dim{dim}", **softmax)
         yield from normalisation(number, dtype)
         yield from pooling(number, dtype)
+        yield from native_pooling(number, dtype)
         yield from resampling(number, dtype)
 
 
@@ -422,9 +426,14 @@ def pooling(number: Numbers, dtype: torch.dtype) -> Iterator[Case]:
     def max_pool(
         self: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
     ) -> Tensor:
-        return F.max_pool2d(self, kernel_size, stride or None, padding, dilation, ceil_mode)
+        pool = F.max_pool2d if self.dim() == 4 else F.max_pool3d
+        return pool(self, kernel_size, stride or None, padding, dilation, ceil_mode)
 
-    picture = number(2, 5, 9, 8, dtype=dtype)
+    def adaptive_max_pool(self: Tensor, output_size: Any) -> Tensor:
+        pool = F.adaptive_max_pool2d if self.dim() == 4 else F.adaptive_max_pool3d
+        return pool(self, output_size)
+
+    picture, volume = number(2, 5, 9, 8, dtype=dtype), number(2, 3, 5, 4, 6, dtype=dtype)
     window = {
         "kernel_size": (3, 2),
         "stride": (2, 2),
@@ -435,15 +444,51 @@ def pooling(number: Numbers, dtype: torch.dtype) -> Iterator[Case]:
     yield Case("max_pool", {"self": picture, **window}, max_pool)
     window = {"kernel_size": (2,), "stride": (), "padding": (0,), "dilation": (2,), "ceil_mode": False}
     yield Case("max_pool", {"self": picture, **window}, max_pool, label="dilated")
+    kept = frozenset({"out"})
+    window = {**window, "kernel_size": (2, 3, 2), "padding": (0, 1, 0), "dilation": (1, 1, 1)}
+    yield Case("max_pool", {"self": volume, **window}, max_pool, label="volume", fixed=kept)
+    for x, size in ((picture, (4, 3)), (volume, (2, 3, 4))):
+        adaptive = {"self": x, "output_size": size}
+        yield Case("adaptive_max_pool", adaptive, adaptive_max_pool, label=f"{len(size)}d", fixed=kept)
     averaged = {"self": picture, "kernel_size": (3, 2), "stride": (2, 2), "padding": (1, 1)}
     yield as_is("avg_pool", "avg_pool2d.default", **averaged, ceil_mode=True, count_include_pad=False)
+    if dtype is torch.float32:  # torch has no other on the CPU
+        averaged = {"self": volume, "kernel_size": (3, 2, 2), "stride": (1, 2, 2), "padding": (1, 1, 0)}
+        averaged |= {"ceil_mode": True, "count_include_pad": False, "divisor_override": None}
+        yield Case("avg_pool3d", averaged, eager("avg_pool3d.default"), fixed=kept)
     for size in ((4, 3), (7, 9)):
         adaptive = {"self": picture, "output_size": size}
         label = f"to{size[0]}"
         yield Case("adaptive_avg_pool2d", adaptive, eager("_adaptive_avg_pool2d.default"), label=label)
-    volume = {"self": number(2, 3, 5, 4, 6, dtype=dtype), "output_size": (2, 3, 4)}
+    spaces = {"self": volume, "output_size": (2, 3, 4)}
+    yield Case("adaptive_avg_pool3d", spaces, eager("_adaptive_avg_pool3d.default"), fixed=kept)
+
+
+def native_pooling(number: Numbers, dtype: torch.dtype) -> Iterator[Case]:
+    """Pooling in C; `tests/kernels/test_native_pooling.py` has the others."""
+    x = number(2, 17, 5, 6, dtype=dtype)
+    x[1, 2, 3] = float("nan")
+
+    def max_pool(self: Tensor, **window: Any) -> Tensor:
+        return F.max_pool2d(self, **window)
+
+    def avg_pool(self: Tensor, **window: Any) -> Tensor:
+        return F.avg_pool2d(self.float(), **window).to(dtype)
+
+    window = {"kernel_size": (3, 2), "stride": (2, 2), "padding": (1, 1)}
+    yield Case("native_max_pool", {"self": x, **window, "dilation": (1, 1)}, max_pool)
+    means = {"count_include_pad": False, "divisor_override": None}
+    yield Case("native_avg_pool", {"self": x, **window, **means}, avg_pool)
+
+    def adaptive_avg_pool(self: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(self.float(), (2, 4)).to(dtype)
+
+    def adaptive_max_pool(self: Tensor) -> Tensor:
+        return F.adaptive_max_pool2d(self, (2, 4))
+
     kept = frozenset({"out"})
-    yield Case("adaptive_avg_pool3d", volume, eager("_adaptive_avg_pool3d.default"), fixed=kept)
+    yield Case("native_adaptive_avg_pool", {"self": x}, adaptive_avg_pool, fixed=kept)
+    yield Case("native_adaptive_max_pool", {"self": x}, adaptive_max_pool, fixed=kept)
 
 
 def resampling(number: Numbers, dtype: torch.dtype) -> Iterator[Case]:
@@ -459,7 +504,8 @@ def resampling(number: Numbers, dtype: torch.dtype) -> Iterator[Case]:
         args = {"self": number(2, 3, *sizes, dtype=dtype), "output_size": outputs, **mode, **scales}
 
         def expected(**operands: Any) -> Tensor:
-            return overload(f"{kernel}.default")(*operands.values())
+            name = f"_{kernel}" if "exact" in kernel or "_aa" in kernel else kernel
+            return overload(f"{name}.default")(*operands.values())
 
         label = f"{'' if align is None else 'aligned ' if align else 'centred '}{factor or 'sizes'}"
         return Case(kernel, args, expected, label=label)
@@ -472,6 +518,11 @@ def resampling(number: Numbers, dtype: torch.dtype) -> Iterator[Case]:
         for align in (False, True):
             yield resampled(f"upsample_{linear}", sizes, outputs, align=align)
         yield resampled(f"upsample_{linear}", sizes, scaled, factor=1.7, align=False)
+        yield resampled(f"upsample_nearest_exact{rank}d", sizes, outputs)
+        yield resampled(f"upsample_nearest_exact{rank}d", sizes, scaled, factor=1.7)
+    if dtype is torch.float32:
+        for name in ("upsample_bilinear2d_aa", "upsample_bicubic2d_aa"):
+            yield resampled(name, (9, 8), (4, 5), align=False)
     yield resampled("upsample_bicubic2d", (5, 4), (8, 9), align=True)
     yield resampled("upsample_bicubic2d", (5, 4), (8, 6), factor=1.7, align=False)
 
@@ -488,6 +539,11 @@ def products(number: Numbers) -> Iterator[Case]:
         yield Case("matmul", {"input": x, "weight": weight}, lambda input, weight: input @ weight)
         yield as_is("mm", "mm.default", self=x, mat2=weight)
         yield as_is("mv", "mv.default", self=x, vec=number(7, dtype=dtype))
+        vectors = {"mat": x, "vec": number(7, dtype=dtype)}
+        yield as_is("addmv", "addmv.default", self=number(5, dtype=dtype), **vectors, beta=0.5, alpha=2)
+        left, right = number(7, dtype=dtype), number(7, dtype=dtype)
+        yield as_is("dot", "dot.default", self=left, tensor=right)
+        yield as_is("dot", "vdot.default", self=left, other=right)
         a, b = number(4, 5, 7, dtype=dtype), number(4, 7, 3, dtype=dtype)
         yield as_is("bmm", "bmm.default", self=a, mat2=b)
         added = {"self": number(4, 5, 3, dtype=dtype), "batch1": a, "batch2": b}
@@ -503,6 +559,7 @@ def products(number: Numbers) -> Iterator[Case]:
     yield from convolutions(number)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         yield from attentions(number, dtype)
+        yield from native_attentions(number, dtype)
 
 
 def convolved(
@@ -624,6 +681,247 @@ def attentions(number: Numbers, dtype: torch.dtype) -> Iterator[Case]:
     yield case("grouped_all", 6, 3, 6, number(5, 6, dtype=dtype))
 
 
+def native_attentions(number: Numbers, dtype: torch.dtype) -> Iterator[Case]:
+    """Attention in C; `tests/kernels/test_native_attention.py` has the others."""
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **more: Any) -> Tensor:
+        return F.scaled_dot_product_attention(
+            query, key, value, mask, is_causal=more["causal"], scale=more["scale"], enable_gqa=True
+        )
+
+    def case(label: str, heads: int, rows: int, mask: Tensor | None = None, **more: Any) -> Case:
+        args = {
+            "query": number(2, 4, rows, 24, dtype=dtype),
+            "key": number(2, heads, 21, 24, dtype=dtype),
+            "value": number(2, heads, 21, 24, dtype=dtype),
+            "mask": mask,
+            "causal": more.get("causal", False),
+            "scale": more.get("scale"),
+            "first": 0,
+        }
+        return Case("native_attention", args, attention, label=label)
+
+    yield case("grouped", 2, 19, causal=True)
+    if dtype is torch.float32:
+        yield case("masked", 4, 19, number(2, 1, 19, 21), scale=0.3)
+    else:
+        yield case("one_query", 2, 1, number(1, 1, 1, 21, dtype=torch.bool), causal=False)
+
+
+# Seldom used operators -----------------------------------------------------------------------------------
+
+RARE_UNARY = (
+    *("acosh", "asinh", "atanh", "deg2rad", "digamma", "erfinv", "frac", "i0", "isnan", "lgamma"),
+    *("rad2deg", "sgn", "signbit", "sinc", "square"),
+)
+RARE_BINARY = ("hypot", "logaddexp", "logaddexp2", "fmin", "fmax")
+
+
+def rare(number: Numbers) -> Iterator[Case]:
+    for dtype in (torch.float32, torch.float64):
+        for name in RARE_UNARY:
+            low, high = (1.1, 3.0) if name == "acosh" else (-0.9, 0.9)
+            yield as_is(name, f"{name}.default", self=number(5, 7, 3, dtype=dtype, low=low, high=high))
+        for name in RARE_BINARY:
+            x, y = number(5, 7, 3, dtype=dtype), number(5, 7, 3, dtype=dtype)
+            yield as_is(name, f"{name}.default", self=x, other=y)
+        x, y = number(5, 7, dtype=dtype), number(5, 7, dtype=dtype, low=0.5)
+        yield as_is("xlogy", "xlogy.Tensor", self=x, other=y)
+        yield as_is("xlogy", "xlogy.Scalar_Other", self=x, other=2.5)
+        yield as_is("xlogy", "xlogy.Scalar_Self", self=2.5, other=y)
+        yield as_is("copysign", "copysign.Tensor", self=y, other=x)
+        yield as_is("copysign", "copysign.Scalar", self=y, other=-2.0)
+        yield as_is("floor_divide", "floor_divide.default", self=x, other=y)
+        yield as_is("floor_divide", "floor_divide.Scalar", self=x, other=2)
+        yield as_is("logit", "logit.default", self=number(5, 7, dtype=dtype, low=0.1, high=0.9), eps=0.2)
+        yield as_is("round_decimals", "round.decimals", self=x, decimals=1)
+        yield as_is("threshold", "threshold.default", self=x, threshold=0.5, value=-2.0)
+        yield as_is("elu", "elu.default", label="scaled", self=x, alpha=1.5, scale=2.0, input_scale=0.5)
+        yield Case("prelu", {"self": number(5, 7, 3, dtype=dtype), "weight": y[:1, :7, None]}, prelu)
+        yield as_is("glu", "glu.default", self=number(5, 8, 3, dtype=dtype), dim=1)
+        yield as_is("complex", "complex.default", real=x, imag=y)
+        yield as_is("polar", "polar.default", abs=y, angle=x)
+    infinite = torch.tensor([[1.0, float("inf")], [float("-inf"), float("nan")]])
+    yield as_is("nan_to_num", "nan_to_num.default", self=infinite, nan=0.5, posinf=None, neginf=-9.0)
+    yield as_is("isnan", "isnan.default", label="infinite", self=infinite)
+    for name in ("isnan", "signbit"):
+        yield as_is(name, f"{name}.default", self=number(5, 7, dtype=torch.bool))
+    yield Case("prelu", {"self": infinite, "weight": torch.zeros(1)}, prelu, label="infinite")
+    x, y = number(5, 7, dtype=torch.int64, low=1), number(5, 7, dtype=torch.int64, low=1)
+    for name in ("bitwise_left_shift", "bitwise_right_shift"):
+        yield as_is(name, f"{name}.Tensor", self=x, other=y)
+        yield as_is(name, f"{name}.Tensor_Scalar", self=x, other=2)
+    yield as_is("gcd", "gcd.default", self=x, other=y)
+    yield as_is("floor_divide", "floor_divide.default", self=x, other=y)
+    yield as_is("square", "square.default", self=x)
+
+
+def prelu(self: Tensor, weight: Tensor) -> Tensor:
+    return torch.where(self > 0, self, self * weight)
+
+
+def orders(number: Numbers) -> Iterator[Case]:
+    for dtype in (torch.float32, torch.bfloat16, torch.int64):
+        # Distinct elements: which of several equal ones comes first is nobody's promise.
+        x = torch.randperm(105, generator=number.generator).view(5, 7, 3).to(dtype)
+        for name in ("max", "min"):
+            yield Case(f"{name}_dim", {"self": x, "dim": 1, "keepdim": True}, eager(f"{name}.dim"))
+        for descending in (False, True):
+            options = {"stable": descending, "dim": 1, "descending": descending}
+            label = "descending" if descending else ""
+            yield Case("sort", {"self": x, **options}, eager("sort.stable"), label=label)
+        yield as_is("topk", "topk.default", self=x, k=3, dim=1, largest=False, sorted=True)
+        borders = torch.tensor([3, 20, 60]).to(dtype)
+        yield as_is("bucketize", "bucketize.Tensor", self=x, boundaries=borders, out_int32=True, right=True)
+        yield as_is("searchsorted", "searchsorted.Tensor", sorted_sequence=borders, self=x, side="left")
+        small = number(5, 7, 3, dtype=dtype, low=-1, high=1)
+        yield as_is("cumprod", "cumprod.default", self=small, dim=1)
+        yield as_is("cummax", "cummax.default", self=x, dim=1)
+        yield as_is("cummin", "cummin.default", self=x, dim=1)
+    for dtype in (torch.float32, torch.float64):
+        x = number(5, 7, 3, dtype=dtype)
+        yield as_is("logcumsumexp", "logcumsumexp.default", self=x, dim=1)
+        for name in ("var", "std", "var_mean", "std_mean"):
+            for dim, correction in ((None, 1), ((0, 2), 0)):
+                options = {"dim": dim, "correction": correction, "keepdim": bool(dim)}
+                label = "all" if dim is None else "two"
+                yield Case(name, {"self": x, **options}, eager(f"{name}.correction"), label=label)
+
+
+def moved(number: Numbers) -> Iterator[Case]:
+    for dtype in (torch.float32, torch.bfloat16, torch.int64):
+        x = number(5, 7, 6, dtype=dtype)
+        yield as_is("take", "take.default", self=x, index=number.below(100, 4, 9))
+        yield as_is("triu", "triu.default", self=x, diagonal=-1)
+        yield as_is("tril", "tril.default", self=x, diagonal=1)
+        fill = {"self": x, "dim": 1, "index": torch.tensor([4, 0])}
+        yield as_is("index_fill", "index_fill.int_Scalar", **fill, value=2)
+        yield as_is("index_fill", "index_fill.int_Tensor", **fill, value=number(dtype=dtype))
+        picture = number(2, 3, 7, 6, dtype=dtype)
+        for mode in ("reflect", "replicate", "circular"):
+            padded = {"self": picture, "pad": (2, 3, 1, 0), "mode": mode}
+            yield Case("edge_pad", padded, lambda self, pad, mode: F.pad(self, pad, mode), label=mode)
+    one_hot = {"self": number.below(9, 5, 7), "num_classes": 9}
+    yield as_is("one_hot", "one_hot.default", **one_hot)
+    for dtype in (torch.float32, torch.bfloat16):
+        unfolded = {"kernel_size": (3, 2), "dilation": (1, 2), "padding": (1, 0), "stride": (2, 1)}
+        yield as_is("im2col", "im2col.default", self=number(2, 3, 7, 6, dtype=dtype), **unfolded)
+
+
+# Recurrent layers ----------------------------------------------------------------------------------------
+
+
+def recurrent(number: Numbers) -> Iterator[Case]:
+    """The oracle is torch's layer with an identity as its input weight, so that its input is the gates."""
+    time, batch = 5, 6
+
+    def layer(kind: str, x: Tensor, states: Any, weights: list[Tensor], reverse: bool) -> list[Tensor]:
+        x = x.flip(0) if reverse else x
+        biased = len(weights) == 4
+        out, *last = getattr(torch, kind)(x, states, weights, biased, 1, 0.0, False, False, False)
+        return [out.flip(0) if reverse else out, *(state[0] for state in last)]
+
+    def start(state: Tensor | None, width: int, like: Tensor) -> Tensor:
+        return like.new_zeros(1, batch, width) if state is None else state[None]
+
+    def lstm(
+        gates: Tensor, weight: Tensor, projection: Any, hidden: Any, cell: Any, reverse: bool
+    ) -> list[Tensor]:
+        size = len(weight) // 4
+        states = (start(hidden, weight.shape[1], gates), start(cell, size, gates))
+        projections = [] if projection is None else [projection]
+        weights = [torch.eye(4 * size, dtype=gates.dtype), weight, *projections]
+        return layer("lstm", gates, states, weights, reverse)
+
+    def gru(gates: Tensor, weight: Tensor, bias: Any, hidden: Any, reverse: bool) -> list[Tensor]:
+        size = len(weight) // 3
+        zeros = gates.new_zeros(3 * size)
+        left = zeros.clone()
+        left[2 * size :] = 0 if bias is None else bias
+        weights = [torch.eye(3 * size, dtype=gates.dtype), weight, zeros, left]
+        return layer("gru", gates, start(hidden, size, gates), weights, reverse)
+
+    def rnn(gates: Tensor, weight: Tensor, hidden: Any, relu: bool, reverse: bool) -> list[Tensor]:
+        size = len(weight)
+        weights = [torch.eye(size, dtype=gates.dtype), weight]
+        return layer("rnn_relu" if relu else "rnn_tanh", gates, start(hidden, size, gates), weights, reverse)
+
+    def plain(dtype: torch.dtype, size: int) -> Iterator[Case]:
+        def x(*shape: int) -> Tensor:
+            return number(*shape, dtype=dtype, low=-1, high=1)
+
+        def gates(count: int) -> dict[str, Any]:
+            return {"gates": x(time, batch, count * size), "weight": x(count * size, size)}
+
+        for reverse in (False, True):
+            label = f"{'reverse_' if reverse else ''}of_{size}"
+            states = {"hidden": x(batch, size), "cell": x(batch, size), "reverse": reverse}
+            yield Case("lstm", {**gates(4), "projection": None, **states}, lstm, label=label)
+            state = {"hidden": states["hidden"], "reverse": reverse}
+            yield Case("gru", {**gates(3), "bias": x(size), **state}, gru, label=label)
+            yield Case("rnn", {**gates(1), "relu": reverse, **state}, rnn, label=label)
+        zero = {"hidden": None, "reverse": False}
+        yield Case(
+            "lstm", {**gates(4), "projection": None, **zero, "cell": None}, lstm, label=f"zero_of_{size}"
+        )
+        yield Case("gru", {**gates(3), "bias": None, **zero}, gru, label=f"zero_of_{size}")
+        yield Case("rnn", {**gates(1), **zero, "relu": False}, rnn, label=f"zero_of_{size}")
+
+    def native(case: Case) -> Case:
+        args = {name: arg for name, arg in case.args.items() if name != "projection"}
+        weight = args["weight"]
+
+        def expected(**given: Any) -> Any:
+            more = {"projection": None} if case.kernel == "lstm" else {}
+            return case.expected(**{**given, **more, "weight": weight})
+
+        args["weight"] = panels(case.kernel, weight)
+        return Case(f"native_{case.kernel}", args, expected, fixed=frozenset({"weight"}), label=case.label)
+
+    size = 7
+    for dtype in (torch.float32, torch.float64):
+        yield from plain(dtype, size)
+        given = {"gates": number(time, batch, 4 * size, dtype=dtype)}
+        given["weight"] = number(4 * size, 4, dtype=dtype, low=-1, high=1)
+        given["projection"] = number(4, size, dtype=dtype, low=-1, high=1)
+        yield Case("lstm", {**given, "hidden": None, "cell": None, "reverse": False}, lstm, label="projected")
+    for size in (7, 37):
+        yield from map(native, plain(torch.float32, size))
+
+
+# Loops ---------------------------------------------------------------------------------------------------
+
+
+def loops(number: Numbers) -> Iterator[Case]:
+    """The language and its layouts have a module of tests of their own; these are what the entry says."""
+
+    def loop(
+        body: str, expected: Callable[..., Any], *operands: Tensor, row: int = 0, label: str = ""
+    ) -> Case:
+        def call(body: str, row: int, **args: Tensor) -> Any:
+            return expected(*args.values())
+
+        named = {f"x{index}": operand for index, operand in enumerate(operands)}
+        return Case("loop", {**named, "body": body, "row": row}, call, label=label)
+
+    x, y = number(5, 7, 3), number(5, 7, 3)
+    yield loop("y0 = silu(x0) * x1", lambda x, y: F.silu(x) * y, x, y, label="gate")
+    yield loop(
+        "d = x0 - mean(x0); y0 = d * rsqrt(mean(d * d) + 1e-5) * x1",
+        lambda x, w: F.layer_norm(x, (3,), w[0, 0]),
+        *(x, number(1, 1, 3)),
+        row=1,
+        label="norm",
+    )
+    yield loop(
+        "e = exp(x0 + x1 - max(x0 + x1)); y0 = e / sum(e)",
+        lambda x, y: torch.softmax(x.float() + y.float(), -1).to(x.dtype),
+        *(x.bfloat16(), y.bfloat16()),
+        row=1,
+        label="softmax",
+    )
+
+
 def _named(cases: Iterator[Case]) -> dict[str, Case]:
     found: dict[str, Case] = {}
     for case in cases:
@@ -633,7 +931,20 @@ def _named(cases: Iterator[Case]) -> dict[str, Case]:
 
 
 def all_cases() -> Iterator[Case]:
-    for make in (unary, activations, binary, ternary, shaping, reductions, products):
+    for make in (
+        unary,
+        activations,
+        binary,
+        ternary,
+        shaping,
+        reductions,
+        products,
+        rare,
+        orders,
+        moved,
+        recurrent,
+        loops,
+    ):
         yield from make(Numbers())
 
 

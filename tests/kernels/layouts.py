@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,13 +53,27 @@ def placed(case: Case, memory: Memory, layout: Callable[[Tensor], Layout]) -> di
     return {name: place(name, arg) for name, arg in case.args.items()}
 
 
-def result_layouts(case: Case, args: Mapping[str, Any], wanted: Tensor) -> set[Layout]:
+def results_of(case: Case, args: Mapping[str, Any] | None = None) -> tuple[Tensor, ...]:
+    """What the case should compute (for placed operands), as one or more results."""
+    found = case.expected(**(case.args if args is None else args))
+    return (found,) if isinstance(found, Tensor) else tuple(found)
+
+
+def result_layouts(case: Case, args: Mapping[str, Any], wanted: Sequence[Tensor]) -> set[tuple[Layout, ...]]:
     """Strides of the results that the entry writes, for placed operands."""
     if table.kernel_named(case.kernel).dense:
-        return {contiguous(wanted)}
+        return {tuple(map(contiguous, wanted))}
     if "out" in case.fixed:
-        return {dense_strides(wanted.shape, case.expected(**args).stride())}
-    return {layout(wanted) for layout in LAYOUTS}
+        found = results_of(case, args)
+        return {tuple(dense_strides(w.shape, f.stride()) for w, f in zip(wanted, found, strict=True))}
+    return {tuple(map(layout, wanted)) for layout in LAYOUTS}
+
+
+def plain_layouts(case: Case, args: Mapping[str, Any], wanted: Sequence[Tensor]) -> tuple[Layout, ...]:
+    """Strides of the results, contiguous where the entry writes that."""
+    layouts = result_layouts(case, args, wanted)
+    rows_first = tuple(map(contiguous, wanted))
+    return rows_first if rows_first in layouts else layouts.pop()
 
 
 def spec_of(arg: Any) -> Any:

@@ -14,6 +14,7 @@ from occ.codegen.text import tuple_text
 from occ.ir import Symbol
 from occ.runtime_stub import kernels
 from occ.runtime_stub.tensors import view_of
+from tests.kernels.native import function_of, loaded, tensors_of
 
 Layout = tuple[int, ...]
 """Strides in elements."""
@@ -60,6 +61,10 @@ def call_of(
     kernel: str, args: Mapping[str, object], outs: Sequence[Tensor], scratch: Sequence[Tensor] = ()
 ) -> tuple[str, Callable[[], object]]:
     """The text of a kernel's call, and the call."""
+    function = function_of(kernel, args, outs, scratch)
+    if function is not None:
+        native = loaded(function)
+        return function.symbol, lambda: native(*tensors_of(args.values()), *outs, *scratch)
     names: dict[int, str] = {}
     scope: dict[str, object] = {"torch": torch, "aten": torch.ops.aten, "kernels": kernels}
 

@@ -21,6 +21,7 @@ from tests.kernels.layouts import (
     gapped,
     placed,
     result_layouts,
+    results_of,
     scratch_of,
     spec_of,
 )
@@ -44,15 +45,16 @@ def test_every_entry_and_every_operator_of_it_has_a_case() -> None:
 def test_writes_its_result_where_it_is_told_to(name: str) -> None:
     """Operands dense in three orders and with gaps, results dense in three orders."""
     case = CASES[name]
-    wanted = case.expected(**case.args)
+    wanted = results_of(case)
     for layout in (*LAYOUTS, gapped):
         args = placed(case, Memory(), layout)
-        for strides in result_layouts(case, args, wanted):
+        for layouts in result_layouts(case, args, wanted):
             memory = Memory()
             args = placed(case, memory, layout)
-            out = memory.new(wanted.dtype, wanted.shape, strides)
-            run(memory, case.kernel, args, [out], scratch_of(case, args, out, memory))
-            close(out, wanted)
+            outs = [memory.new(w.dtype, w.shape, s) for w, s in zip(wanted, layouts, strict=True)]
+            run(memory, case.kernel, args, outs, scratch_of(case, args, outs[0], memory))
+            for out, one in zip(outs, wanted, strict=True):
+                close(out, one)
 
 
 def overwriting() -> list[tuple[str, str]]:

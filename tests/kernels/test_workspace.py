@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from math import prod
@@ -15,28 +16,29 @@ from torch import Tensor
 
 from occ.codegen import kernels as table
 from occ.counter import counter_settings
+from occ.host import cpu_model, isa
 from occ.ir import Arg, Buffer, BufferKind, Program, Ref, Step, Value
 from occ.measure import WORKSPACE_GRAIN, measure
 from occ.target import Target
 from tests.kernels.cases import CASES, Case
 from tests.kernels.large_calls import large_cases
-from tests.kernels.layouts import contiguous, result_layouts, spec_of
+from tests.kernels.layouts import plain_layouts, results_of, spec_of
 
 NOTHING = 64 << 10
 """Bytes: strides, lists of sizes, and what oneDNN and MKL keep for a call."""
 
 ALLOCATING = {
-    "all": "operands as bools",
-    "any": "operands as bools",
     "attention": "the results of some heads",
     "convolution": "oneDNN's reordered weight",
     "group_norm": "one group of channels, contiguous, and its result",
     "layer_norm": "the results of some rows",
-    "log_sigmoid": "a buffer for the backward pass",
     "mean": "operands in the type they are summed in",
     "product": "oneDNN's reordered weight",
+    "upsample_bicubic2d_aa": "the picture after one of two passes",
     "upsample_bilinear2d": "pictures of few channels, channels last",
+    "upsample_bilinear2d_aa": "the picture after one of two passes",
     "upsample_nearest2d": "pictures of few channels, channels last",
+    "upsample_nearest_exact2d": "pictures of few channels, channels last",
 }
 WITHOUT_OPERANDS = {"fill"}
 ELSEWHERE = {"fallback", "gather"}
@@ -87,14 +89,16 @@ def test_what_entries_allocate_is_measured(
 def target() -> Target:
     return Target(
         name="here",
-        cpu="any",
-        arch="any",
-        isa=(),
+        cpu=cpu_model(),
+        arch=platform.machine(),
+        isa=isa(),
         torch="any",
         threads=1,
         bandwidth=1e9,
         overhead=1e-4,
         slowdown=1.0,
+        product_rate=1e11,
+        memory_rate=1e10,
         spin="default",
     )
 
@@ -120,11 +124,11 @@ def program_of(cases: list[Case]) -> Program:
 
     steps = []
     for case in cases:
-        wanted = case.expected(**case.args)
-        layouts = result_layouts(case, case.args, wanted)
-        strides = contiguous(wanted) if contiguous(wanted) in layouts else layouts.pop()
+        wanted = results_of(case)
+        layouts = plain_layouts(case, case.args, wanted)
         args = tuple((name, operand(arg)) for name, arg in case.args.items())
-        steps.append(Step("s", "", case.kernel, args, (value(wanted, strides),)))
+        outs = tuple(value(w, s) for w, s in zip(wanted, layouts, strict=True))
+        steps.append(Step("s", "", case.kernel, args, outs))
     return Program(
         name="large",
         buffers=tuple(buffers),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,12 +13,16 @@ from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map_only
 
 from occ.capture import capture
+from occ.codegen.native.compiler import find_compiler
 from occ.ir import Program, Step, Symbol
 from occ.lower import Lowered, lower
 from occ.runtime_stub.packed import probe
 from tests.lower.executor import Executor
 
 PACKED = (False, True) if probe() else (False,)
+NATIVE = (False, True) if find_compiler() else (False,)
+ROUTES = tuple(itertools.product(reversed(NATIVE), reversed(PACKED)))
+"""With native kernels or without, with packed weights or plain ones; those of torch alone last."""
 
 RELATIVE = {torch.bfloat16: 2e-2, torch.float16: 4e-3}
 """Largest difference over the largest value, by type; 1e-4 for any other."""
@@ -75,8 +80,8 @@ def checked(
     module: nn.Module | Callable[..., Any], *inputs: Any, runs: int = 2, **keywords: Any
 ) -> list[Lowered]:
     """Compare `runs` runs of the module in eager mode with those of its program, with packed weights where
-    the machine takes those and with plain ones: values, types, shapes, and which results share bytes. Returns
-    what was lowered, the plain program last.
+    the machine takes those and with plain ones, with native kernels and without: values, types, shapes, and
+    which results share bytes. Returns what was lowered, the plain program of torch's kernels last.
 
     The norm is the largest difference over the largest value; integers are equal.
     """
@@ -85,9 +90,11 @@ def checked(
     module.eval()
     captured = capture(module, (inputs, keywords))
     programs = []
-    for pack in reversed(PACKED):
+    for native, pack in ROUTES:
+        if native and not pack and len(PACKED) > 1:
+            continue
         reference = copy.deepcopy(module)
-        programs.append(lower(captured, "test", pack=pack))
+        programs.append(lower(captured, "test", pack=pack, native=native))
         executor = Executor(programs[-1])
         for run in range(runs):
             given = tree_map_only(Tensor, lambda t, by=run: _changed(t, by), (inputs, keywords))

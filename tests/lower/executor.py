@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from occ.codegen.kernels import call_text
-from occ.codegen.text import operand
-from occ.ir import BufferKind, Program, Ref, Value
+from occ.codegen.steps import native_functions, step_text
+from occ.ir import BufferKind, Program, Value
 from occ.lower import Lowered
 from occ.runtime_stub import kernels
 from occ.runtime_stub.packed import packed
 from occ.runtime_stub.tensors import dtype_named, view_of
+from tests.kernels.native import compiled
 
 MARGIN = 64
 """Bytes on either side of a buffer."""
@@ -77,6 +77,7 @@ class Executor:
         scope: dict[str, object] = {
             **{"torch": torch, "aten": torch.ops.aten, "kernels": kernels},
             **{"inf": float("inf"), "nan": float("nan")},
+            "native": compiled(*native_functions(program.values, program.steps)),
         }
 
         def name(value: int) -> str:
@@ -86,12 +87,7 @@ class Executor:
             for value in {*step.reads, *step.writes}:
                 if name(value) not in scope:
                     scope[name(value)] = self.tensor(value)
-            call = call_text(
-                step.kernel,
-                {key: operand(arg, name) for key, arg in step.args},
-                [operand(Ref(out), name) for out in step.outs],
-                [operand(Ref(scratch), name) for scratch in step.scratch],
-            )
+            call = step_text(program.values, step, name)
             try:
                 eval(call, scope)
             except Exception as error:

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from occ.ir import BufferKind
+from occ.lower.transposed import axis_phases
 from tests.lower.comparing import Apply, check, check_all, fallbacks, kernels_of
 
 
@@ -66,14 +69,6 @@ CONVOLUTIONS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "3d strided": (lambda: nn.Conv3d(4, 6, (1, 3, 3), (1, 2, 2), (0, 1, 1), groups=2), (1, 4, 5, 6, 7)),
     "3d pointwise": (lambda: nn.Conv3d(4, 5, 1), (1, 4, 5, 6, 7)),
     "3d unbatched": (lambda: nn.Conv3d(4, 5, 3), (4, 5, 6, 7)),
-    "transposed": (lambda: nn.ConvTranspose2d(6, 5, 3, 2, 1, output_padding=1), PICTURE),
-    "transposed grouped": (lambda: nn.ConvTranspose2d(6, 4, 4, 2, groups=2, bias=False), PICTURE),
-    "transposed 1d": (lambda: nn.ConvTranspose1d(6, 5, 4, 2), (2, 6, 11)),
-    "transposed 3d": (lambda: nn.ConvTranspose3d(4, 3, 2, 2), (1, 4, 3, 4, 5)),
-    "transposed + norm": (
-        lambda: nn.Sequential(nn.ConvTranspose2d(6, 5, 2, 2), nn.BatchNorm2d(5), nn.ReLU()),
-        PICTURE,
-    ),
     "lazy norm": (lambda: nn.Sequential(nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 5, 3)), PICTURE),
     "norm 1d": (lambda: nn.Sequential(nn.Conv1d(6, 5, 3), nn.BatchNorm1d(5), nn.ReLU()), (2, 6, 11)),
     "norm 3d": (lambda: nn.Sequential(nn.Conv3d(4, 5, 3), nn.BatchNorm3d(5), nn.ReLU()), (1, 4, 5, 6, 7)),
@@ -93,6 +88,78 @@ CONVOLUTIONS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         PICTURE,
     ),
 }
+
+
+TRANSPOSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "plain": (lambda: nn.ConvTranspose2d(6, 5, 3), PICTURE),
+    "padded": (lambda: nn.ConvTranspose2d(6, 5, 3, padding=2), PICTURE),
+    "strided": (lambda: nn.ConvTranspose2d(6, 5, 3, 2, 1, output_padding=1), PICTURE),
+    "upsampling": (lambda: nn.ConvTranspose2d(6, 5, 2, 2), PICTURE),
+    "of a generator": (lambda: nn.ConvTranspose2d(6, 5, 4, 2, 1, bias=False), PICTURE),
+    "from one pixel": (lambda: nn.ConvTranspose2d(6, 5, 4), (2, 6, 1, 1)),
+    "grouped": (lambda: nn.ConvTranspose2d(6, 4, 4, 2, groups=2, bias=False), PICTURE),
+    "depthwise": (lambda: nn.ConvTranspose2d(6, 6, 3, 2, 1, groups=6), PICTURE),
+    "dilated": (lambda: nn.ConvTranspose2d(6, 5, 3, 2, dilation=3), PICTURE),
+    "dilated with the stride": (lambda: nn.ConvTranspose2d(6, 5, 3, 4, dilation=2), PICTURE),
+    "gaps": (lambda: nn.ConvTranspose2d(6, 5, 1, 3, output_padding=2), PICTURE),
+    "gaps, no bias": (lambda: nn.ConvTranspose2d(6, 5, 2, 3, bias=False), PICTURE),
+    "asymmetric": (lambda: nn.ConvTranspose2d(6, 5, (1, 5), (3, 1), (0, 3), (1, 0)), PICTURE),
+    "padded away": (lambda: nn.ConvTranspose2d(6, 5, 3, 2, 5), PICTURE),
+    "unbatched": (lambda: nn.ConvTranspose2d(6, 5, 2, 2), (6, 9, 8)),
+    "1d": (lambda: nn.ConvTranspose1d(6, 5, 16, 8, 4), (2, 6, 11)),
+    "3d": (lambda: nn.ConvTranspose3d(4, 3, 2, 2), (1, 4, 3, 4, 5)),
+    "3d, padded": (lambda: nn.ConvTranspose3d(4, 3, 3, (1, 2, 2), 1, (0, 1, 0)), (1, 4, 3, 4, 5)),
+    "norm": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(6, 5, 2, 2), nn.BatchNorm2d(5), nn.ReLU()),
+        PICTURE,
+    ),
+    "norm, grouped": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(6, 4, 3, 2, groups=2, bias=False), nn.BatchNorm2d(4)),
+        PICTURE,
+    ),
+    "gaps, norm, relu": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(6, 5, 1, 2), nn.BatchNorm2d(5), nn.ReLU()),
+        PICTURE,
+    ),
+}
+
+
+def test_transposed_convolutions() -> None:
+    program = check_all({n: (seeded(make), (torch.randn(*s),)) for n, (make, s) in TRANSPOSED.items()})
+    assert fallbacks(program) == ["conv_transpose2d.input"], "the unbatched one"
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_phases_of_transposed_convolutions(data: st.DataObject) -> None:
+    """What the phases along an axis compute, as they are described, against torch."""
+    size, kernel, stride, dilation = (data.draw(st.integers(1, top)) for top in (6, 5, 5, 4))
+    padding = data.draw(st.integers(0, dilation * (kernel - 1) + 1))
+    more = data.draw(st.integers(0, max(stride, dilation) - 1))
+    outputs = (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + more + 1
+    assume(outputs > 0)
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(1, 1, n, generator=generator, dtype=torch.float64) for n in (size, kernel))
+    wanted = F.conv_transpose1d(x, weight, None, stride, padding, more, 1, dilation)
+    found = torch.full_like(wanted, float("nan"))
+    phases = axis_phases(size, outputs, kernel, stride, padding, dilation)
+    taps = [tap for phase in phases for tap in phase.taps]
+    assert len(set(taps)) == len(taps)
+    for phase in phases:
+        result = x.new_zeros(1, 1, phase.length)
+        if phase.taps:
+            result = F.conv1d(x, weight[:, :, list(phase.taps)], None, 1, phase.padding, phase.dilation)
+        assert result.shape[2] == phase.length
+        found[:, :, phase.first :: len(phases)] = result[:, :, phase.skipped : phase.skipped + phase.count]
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_transposed_convolution_multiplies_nothing_in_vain() -> None:
+    """A kernel of the stride's size is one product for each of its taps, all of the input's size."""
+    program = check(seeded(lambda: nn.ConvTranspose2d(6, 5, 2, 2)), torch.randn(*PICTURE))
+    assert kernels_of(program)["linear"] == 4
+    largest = max(buffer.nbytes for buffer in program.buffers)
+    assert largest == 4 * 2 * 5 * 18 * 16, "the result"
 
 
 def test_convolutions() -> None:

@@ -301,31 +301,7 @@ def test_softmax() -> None:
     check_all(SOFTMAX)
 
 
-# Recurrent layers -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: nn.LSTM(6, 5, 2, bidirectional=True),
-        lambda: nn.LSTM(6, 5, batch_first=True, proj_size=3),
-        lambda: nn.GRU(6, 5, 2, batch_first=True),
-        lambda: nn.RNN(6, 5),
-        lambda: nn.RNN(6, 5, nonlinearity="relu", bias=False),
-    ],
-)
-def test_recurrent(make: Callable[[], nn.Module]) -> None:
-    torch.manual_seed(0)
-    check(make(), numbers(3, 4, 6))
-
-
-def test_recurrent_cells() -> None:
-    check(nn.GRUCell(6, 5), numbers(2, 6), numbers(2, 5))
-    check(nn.LSTMCell(6, 5), numbers(2, 6), (numbers(2, 5), numbers(2, 5).sin()))
-
-
-def test_lstm_with_a_state_that_the_caller_passes() -> None:
-    check(nn.LSTM(6, 5), numbers(3, 4, 6), (numbers(1, 4, 5), numbers(1, 4, 5).sin()))
+# Layers of torch ------------------------------------------------------------------------------------------
 
 
 def test_transformer_layers_of_torch() -> None:

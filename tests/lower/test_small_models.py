@@ -8,7 +8,7 @@ from tests.lower.comparing import checked, fallbacks
 from tests.lower.invariants import check_layout, check_stored_once, check_values
 from tests.small_models import SMALL, build
 
-WITHOUT_ENTRY = {"channel_shuffle", "conv_transpose2d", "gru", "lstm", "max_pool1d"}
+WITHOUT_ENTRY = {"max_pool1d"}
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -9,7 +9,7 @@ from weight_programs import weight_program
 
 from occ.errors import InternalError
 from occ.ir import BufferKind, Choices, Program, SplitAxis, Tile
-from occ.passes.splitting import finer, origins, split_for
+from occ.passes.splitting import finer, split_for
 from occ.passes.tiling import SMALL_NBYTES, tile, tile_uses
 from occ.units import PAGE
 
@@ -144,16 +144,3 @@ def test_finer_doubles_parts_up_to_one_granule_each() -> None:
     assert seen == [((0, "rows", 2),), ((0, "rows", 4),), ((0, "rows", 8),)]
     assert finer(program, Choices(), 1) is None
     assert finer(program, Choices(gathers=(0,)), 0) is None
-
-
-def test_origins_follow_the_names_of_parts() -> None:
-    program = split_program()
-    choices = Choices(splits=((0, "rows", 2),))
-    names = ["step0[1/2]", "step0[1/2] store", "step0[2/2]", "step0[2/2] store", "step1", "step2"]
-    whole = program.steps[0]
-    rewritten = [type(whole)(name, "", "k", (), ()) for name in names]
-    assert origins(program, rewritten, choices) == (0, 0, 0, 0, 1, 2)
-    with pytest.raises(InternalError, match=r"lacks step0\[2/2\]"):
-        origins(program, rewritten[:2], choices)
-    with pytest.raises(InternalError, match="the choices make 6"):
-        origins(program, rewritten[:5], choices)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from occ.errors import InternalError
-from occ.ir import Load, Sizing, StepCost, Tile
-from occ.passes.timing import Reader, predict, simulate
+from occ.ir import Load, Reader, Sizing, StepCost, Tile
+from occ.passes.timing import predict, simulate
 from occ.units import PAGE
 
 TILES = tuple(Tile(i, i, i + 1, i * PAGE, PAGE) for i in range(4))

@@ -14,6 +14,7 @@ from occ.ir import (
     Output,
     Plan,
     Program,
+    Reader,
     Ref,
     Sizing,
     State,
@@ -25,7 +26,7 @@ from occ.passes.items import items_of, placed_buffers
 from occ.passes.liveness import liveness
 from occ.passes.placement.portfolio import place
 from occ.passes.sizing import size
-from occ.passes.timing import Reader, predict
+from occ.passes.timing import predict
 from occ.units import PAGE, round_up
 
 READER = Reader(bandwidth=2e9, overhead=0.0, slowdown=1.05)
@@ -129,4 +130,5 @@ def planned(program: Program, share: float | None = None, seconds: float = 4e-5)
         budget=Budget(limit, arena, outputs, 0, PAGE),
         prediction=predict(sizing, costs, READER),
         machine=MACHINE,
+        reader=READER,
     )

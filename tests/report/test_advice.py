@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from occ.passes.timing import Reader
+from occ.ir import Reader
 from occ.report.advice import Advice, Bound, advise, advise_below
 from occ.units import PAGE, format_bytes
 from tests.planners import plans
@@ -20,7 +20,7 @@ def advice(share: float | None, reader: Reader) -> Advice:
     planner = plans(SOURCE, reader)
     least, most = planner.smallest.budget.total, planner.plan(None).budget.total
     limit = None if share is None else least + int(share * (most - least))
-    return advise(planner.plan(limit), SOURCE, planner, reader)
+    return advise(planner.plan(limit), SOURCE, planner)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_placement_is_proven_or_its_gap_is_said() -> None:
 def test_a_budget_that_is_too_small_is_explained() -> None:
     planner = plans(SOURCE)
     least = planner.smallest.budget.total
-    found = advise_below(least - PAGE, SOURCE, planner, Reader(1e9))
+    found = advise_below(least - PAGE, SOURCE, planner)
     assert not found.feasible
     assert found.smallest == least
     text = found.text()

@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from occ.errors import UsageError
-from occ.report.curve import MARGIN, MOST_TICKS, Axis, curve_page, write_png
+from occ.report.curve import MARGIN, curve_page, placed
+from occ.report.curve_png import write_png
+from occ.report.papers import REPORTED, Reference
+from occ.report.scale import MOST_TICKS, Axis
 from occ.sweep import Sweep, sweep
-from tests.planners import READER, plans
+from tests.planners import plans
 from tests.report.browser import browser, chromium
 from tests.report.planned import stack
 
@@ -24,12 +27,12 @@ VOID = {"meta"}
 @pytest.fixture(scope="module")
 def swept() -> Sweep:
     """A sweep of a stack of layers, every other point measured, one budget too small."""
-    made = sweep(plans(stack(10)), READER)
+    made = sweep(plans(stack(10)))
     points = tuple(
         replace(point, measured=1.1 * point.predicted if index % 2 else None)
         for index, point in enumerate(made.points)
     )
-    return replace(made, points=points, too_small=(4096,), knee=2)
+    return replace(made, points=points, too_small=(4096,), knee=2, eager=1.3 * points[-1].predicted)
 
 
 class Outline(HTMLParser):
@@ -63,7 +66,10 @@ def test_the_page_is_well_formed_and_has_every_point(swept: Sweep) -> None:
         assert attributes["tabindex"] == "0"
         assert "predicted latency" in (attributes["aria-label"] or "")
     assert "the knee" in (points[2]["aria-label"] or "")
-    assert sum(tag == "tr" for tag, _ in outline.found) == 1 + len(swept.points) + 1
+    rows = 1 + len(swept.points) + 1, 1 + len(REPORTED)
+    assert sum(tag == "tr" for tag, _ in outline.found) == sum(rows)
+    others = [attributes for _, attributes in outline.found if attributes.get("class") == "other"]
+    assert len(others) == len(placed(swept)) + 1
     assert page.count("too small: the smallest that works") == 1
     assert curve_page(swept) == page
 
@@ -79,6 +85,22 @@ def test_names_are_text(swept: Sweep) -> None:
     page = curve_page(replace(swept, model="<b>&"))
     assert "&lt;b&gt;&amp;" in page
     assert "<b>" not in page
+
+
+def test_what_others_report_lies_at_its_share_and_factor(swept: Sweep) -> None:
+    resident = swept.points[-1].measured or swept.points[-1].predicted
+    found = {each.reported.name: each for each in placed(swept)}
+    assert found.keys() == {each.name for each in REPORTED if each.latency is not None}
+    assert found["FlexNN"].low == pytest.approx(0.0619 * swept.demand)
+    assert found["FlexNN"].seconds == pytest.approx(1.0364 * resident)
+    assert found["SwapNet"].low < found["SwapNet"].high
+    assert swept.eager is not None
+    assert found["Occamy"].seconds == pytest.approx(swept.eager / 1.25)
+    without = {each.reported.name for each in placed(replace(swept, eager=None))}
+    assert without == {each.reported.name for each in placed(swept)} - {
+        each.name for each in REPORTED if each.reference is Reference.EAGER
+    }
+    assert "eager" not in curve_page(replace(swept, eager=None)).partition("<table")[0].partition("<main>")[2]
 
 
 def test_a_single_point_is_a_curve_too(swept: Sweep) -> None:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 from occ.ir import Plan
-from occ.passes.timing import simulate
+from occ.passes.timing import predicted_timeline
 from occ.report.html import html_page
 from occ.report.spans import picture
-from tests.report.planned import READER, planned, stack
+from tests.report.planned import planned, stack
 from tests.tiny_plans import EXAMPLES
 
 PLAN = planned(stack(12), 0.3)
@@ -67,10 +67,12 @@ def test_it_is_the_same_each_time() -> None:
 
 
 def test_its_data_is_the_plan() -> None:
-    data = embedded(html_page(PLAN, PLAN.program, READER))
+    data = embedded(html_page(PLAN, PLAN.program))
     drawn = picture(PLAN)
     assert data["spans"]["offset"] == [span.offset for span in drawn.spans]  # type: ignore[index]
-    timeline = simulate([cost.seconds for cost in PLAN.costs], PLAN.sizing.tiles, PLAN.sizing.loads, READER)
+    timeline = predicted_timeline(PLAN)
+    assert timeline.latency == PLAN.prediction.latency
+    assert timeline.stall == PLAN.prediction.stall
     waits = data["steps"]["wait"]  # type: ignore[index]
     assert waits == [round(wait * 1e9) for wait in timeline.waits]
     assert data["latency"] == round(timeline.latency * 1e9)

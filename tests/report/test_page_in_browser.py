@@ -203,4 +203,21 @@ def test_a_large_plan_draws_and_answers(opened: Browser, files: dict[str, Path])
     left, top, width, height = opened.box("#overlay")
     for _ in range(5):
         opened.mouse("mouseWheel", left + width / 2, top + height / 3, deltaX=0, deltaY=-300)
+    opened.mouse("mouseMoved", left + width / 2, top + height * 0.8)
+    assert "in use" in opened.text("#tip")
+    opened.click('label:has([value="time"])')
+    opened.mouse("mouseMoved", left + width / 2, top + height / 3)
+    assert not opened.problems
+
+
+def test_it_opens_on_the_addresses_whose_contents_change(opened: Browser, files: dict[str, Path]) -> None:
+    opened.problems.clear()
+    opened.open(files["large"])
+    picture = "document.querySelector('#base').toDataURL()"
+    first = opened.run(picture)
+    opened.run("document.querySelector('#overlay').focus()")
+    opened.key("0")
+    assert opened.run(picture) != first
+    opened.key("1")
+    assert opened.run(picture) == first
     assert not opened.problems

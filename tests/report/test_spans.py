@@ -7,12 +7,10 @@ from itertools import combinations
 import pytest
 
 from occ.ir import BufferKind, Plan
-from occ.passes.timing import predict
 from occ.report.peak import peak_story
-from occ.report.reading import effective_reader
 from occ.report.spans import SpanKind, picture
 from occ.units import PAGE
-from tests.report.planned import READER, Stack, planned, stack
+from tests.report.planned import Stack, planned, stack
 from tests.tiny_plans import EXAMPLES, mlp
 
 STREAMING = {share: planned(stack(12), share) for share in (0.2, 0.4, 0.8)}
@@ -46,16 +44,6 @@ def test_tiles_are_named_after_what_they_hold() -> None:
     packed = next(owner for owner in owners if owner.kind is SpanKind.RESIDENT)
     assert packed.name == "fc1.bias and 1 more"
     assert packed.holds == (("fc1.bias", 0, 2048), ("fc2.bias", 0, 256))
-
-
-@pytest.mark.parametrize("seconds", [4e-5, 4e-4])
-def test_the_reader_is_recovered_from_the_prediction(seconds: float) -> None:
-    plan = planned(stack(12), 0.3, seconds)
-    found = effective_reader(plan)
-    assert found.bandwidth == pytest.approx(READER.bandwidth, rel=0.02)
-    again = predict(plan.sizing, plan.costs, found)
-    assert again.latency == pytest.approx(plan.prediction.latency, rel=0.01)
-    assert again.cold_start == pytest.approx(plan.prediction.cold_start, rel=0.01)
 
 
 def test_the_peak_is_explained() -> None:

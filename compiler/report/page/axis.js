@@ -33,13 +33,25 @@ class StepAxis {
 
 const TIME_UNITS = [["s", 1e9], ["ms", 1e6], ["µs", 1e3], ["ns", 1]];
 
-/** One unit a nanosecond: steps are as wide as they take, waiting included. */
-class TimeAxis {
-  constructor(model) {
-    this.model = model;
-    this.length = Math.max(1, model.latency);
+/** One unit a nanosecond. */
+class ClockAxis {
+  constructor(length) {
+    this.length = Math.max(1, length);
     this.least = Math.max(1, this.length / 1e6);
     this.title = "time";
+  }
+  format(x, spacing) {
+    const [unit, size] = TIME_UNITS.find(([, ns]) => this.length >= ns) ?? ["ns", 1];
+    return `${(x / size).toFixed(Math.max(0, Math.ceil(-Math.log10(spacing / size) - 1e-9)))} ${unit}`;
+  }
+  spacing(wanted) { return niceSpacing(wanted); }
+}
+
+/** One unit a nanosecond: steps are as wide as they take, waiting included. */
+class TimeAxis extends ClockAxis {
+  constructor(model) {
+    super(model.latency);
+    this.model = model;
   }
   ofStep(step) { return this.model.edge[step]; }
   toStep(x) {
@@ -49,11 +61,6 @@ class TimeAxis {
     return step + (length > 0 ? Math.max(0, (x - edge[step]) / length) : 0);
   }
   ofTime(time) { return time; }
-  format(x, spacing) {
-    const [unit, size] = TIME_UNITS.find(([, ns]) => this.length >= ns) ?? ["ns", 1];
-    return `${(x / size).toFixed(Math.max(0, Math.ceil(-Math.log10(spacing / size) - 1e-9)))} ${unit}`;
-  }
-  spacing(wanted) { return niceSpacing(wanted); }
 }
 
 /** The smallest of 1, 2, 5 times a power of ten that is at least `wanted`. */

@@ -3,19 +3,6 @@
 const NEIGHBOURS = 6;
 const MATCHES = 60;
 
-function element(tag, properties = {}, children = []) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
-function definitions(rows) {
-  return element("dl", {}, rows.filter(Boolean).flatMap(([term, text, code]) => [
-    element("dt", { textContent: term }),
-    element("dd", { textContent: text, className: code ? "code" : "" }),
-  ]));
-}
-
 class Inspector {
   constructor(model, root, matches, choose) {
     Object.assign(this, { model, root, matches, choose });

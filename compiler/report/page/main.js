@@ -6,16 +6,17 @@ const AXIS_HEIGHT = 24;
 const LANE_HEIGHT = 26;
 const USE_SHARE = 0.17;
 const GAP = 10;
+const POOL_FIRST = 0.5; // share of the arena below which what changes is what the map opens on
 const POINTING = 3; // pixels around the pointer in which something thin is still hit
 
-const byId = (id) => document.getElementById(id);
 const model = new PlanModel(JSON.parse(byId("plan").textContent));
 const index = new SpanIndex(model);
 const axes = { step: new StepAxis(model), time: new TimeAxis(model) };
 const view = new View(model, axes.step);
+if (model.pool[1] - model.pool[0] < POOL_FIRST * model.arena) view.fitPool();
 const [base, overlay, tip] = [byId("base"), byId("overlay"), byId("tip")];
 const inspector = new Inspector(model, byId("details"), byId("matches"), choose);
-new StepTable(model, byId("steps"), (target) => { choose(target); overlay.focus(); });
+stepTable(model, byId("steps"), (target) => { choose(target); overlay.focus(); });
 
 let ratio = 1;
 let panels = {};

@@ -1,20 +1,5 @@
 // The memory map: addresses up, steps or time across, a rectangle for every stay of a buffer or a tile.
 
-const LABEL_PIXELS = 11;
-const LABEL_CHAR = 6.1;
-
-/** A rectangle of the canvas, in CSS pixels, with the mapping from the plan's coordinates. */
-class Panel {
-  constructor(left, top, width, height) { Object.assign(this, { left, top, width, height }); }
-  x(view, unit) { return this.left + ((unit - view.x0) / (view.x1 - view.x0)) * this.width; }
-  y(view, byte) { return this.top + this.height - ((byte - view.y0) / (view.y1 - view.y0)) * this.height; }
-  unit(view, x) { return view.x0 + ((x - this.left) / this.width) * (view.x1 - view.x0); }
-  byte(view, y) { return view.y0 + ((this.top + this.height - y) / this.height) * (view.y1 - view.y0); }
-  holds(x, y) {
-    return x >= this.left && x < this.left + this.width && y >= this.top && y < this.top + this.height;
-  }
-}
-
 /** Edges of a span on the canvas, at whole device pixels and at least one of them apart. */
 function spanBox(model, view, panel, ratio, span, first, last) {
   const snap = (value) => Math.round(value * ratio) / ratio;
@@ -150,6 +135,18 @@ function drawLevels(pen, panel, view, model, palette) {
     pen.fillStyle = palette.ink;
     pen.fillText(label, right - 5, middle + 0.5);
   }
+  if (view.y0 >= 1) drawBelow(pen, panel, view, palette);
+}
+
+/** How much of the arena lies below what is shown. */
+function drawBelow(pen, panel, view, palette) {
+  const label = `\u2193 ${formatBytes(Math.round(view.y0))} below`;
+  const bottom = panel.top + panel.height;
+  pen.fillStyle = palette.paper;
+  pen.fillRect(panel.left, bottom - 17, pen.measureText(label).width + 12, 17);
+  pen.fillStyle = palette.ink;
+  pen.textAlign = "left";
+  pen.fillText(label, panel.left + 6, bottom - 8);
 }
 
 function addressTicks(panel, view) {

@@ -1,5 +1,13 @@
 // Colours and type, read from the style sheet, so that the theme is decided in one place.
 
+const KINDS = [
+  { key: "resident", label: "resident weights" },
+  { key: "streamed", label: "streamed weights" },
+  { key: "activation", label: "activation" },
+  { key: "state", label: "state" },
+  { key: "scratch", label: "scratch" },
+];
+
 class Palette {
   constructor(element, ratio) {
     const style = getComputedStyle(element);

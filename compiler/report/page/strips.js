@@ -58,38 +58,6 @@ function drawUse(pen, panel, view, model, palette) {
   pen.fillText(formatBytes(floor), panel.left - 8, panel.top + panel.height - 6);
 }
 
-/** Share of every pixel column that a set of intervals covers. */
-class Coverage {
-  constructor(panel, view) {
-    this.panel = panel;
-    this.view = view;
-    this.columns = new Float64Array(Math.ceil(panel.width));
-  }
-  add(begin, end) {
-    const { panel, view, columns } = this;
-    const from = Math.max(0, panel.x(view, begin) - panel.left);
-    const to = Math.min(columns.length, panel.x(view, end) - panel.left);
-    if (to <= from) return;
-    const [first, last] = [Math.floor(from), Math.min(columns.length - 1, Math.floor(to))];
-    if (first === last) { columns[first] += to - from; return; }
-    columns[first] += first + 1 - from;
-    for (let c = first + 1; c < last; c++) columns[c] = 1;
-    columns[last] += to - last;
-  }
-  /** Draw every column as a bar from the panel's floor, as high as its share. */
-  draw(pen, fill) {
-    const { panel, columns } = this;
-    pen.fillStyle = fill;
-    for (let begin = 0, end; begin < columns.length; begin = end) {
-      const share = Math.min(1, columns[begin]);
-      end = begin + 1;
-      while (end < columns.length && Math.abs(Math.min(1, columns[end]) - share) < 0.01) end++;
-      const height = share > 0 ? Math.max(1, share * panel.height) : 0;
-      if (height) pen.fillRect(panel.left + begin, panel.top + panel.height - height, end - begin, height);
-    }
-  }
-}
-
 /** Computing and waiting: where a column of pixels has both, each has its share of the height. */
 function drawComputing(pen, panel, view, model, palette) {
   pen.fillStyle = palette.void;
@@ -147,48 +115,4 @@ function loadPieces(model, k) {
 function visibleSteps(view, model) {
   const from = Math.max(0, Math.floor(view.axis.toStep(view.x0)));
   return [from, Math.min(model.stepCount, Math.ceil(view.axis.toStep(view.x1)))];
-}
-
-function drawCells(pen, panel, palette, cells, ink) {
-  pen.save();
-  pen.beginPath();
-  pen.rect(panel.left, panel.top, panel.width, panel.height);
-  pen.clip();
-  pen.fillStyle = palette.paper;
-  for (const [left, width] of cells) pen.fillRect(Math.round(left + width) - 1, panel.top, 1, panel.height);
-  pen.fillStyle = ink;
-  pen.font = palette.font(LABEL_PIXELS);
-  pen.textAlign = "left";
-  pen.textBaseline = "middle";
-  for (const [left, width, name] of cells) {
-    const from = Math.max(left, panel.left) + 4;
-    const to = Math.min(left + width, panel.left + panel.width) - 4;
-    clippedText(pen, name, from, panel.top + panel.height / 2 + 0.5, to - from, LABEL_CHAR);
-  }
-  pen.restore();
-}
-
-function panelTitle(pen, panel, palette, text) {
-  pen.font = palette.font(11);
-  pen.fillStyle = palette.soft;
-  pen.textAlign = "right";
-  pen.textBaseline = "middle";
-  pen.fillText(text, panel.left - 8, panel.top + panel.height / 2);
-}
-
-function drawAcross(pen, panel, view, palette) {
-  const spacing = view.axis.spacing(((view.x1 - view.x0) * 84) / panel.width);
-  pen.font = palette.font(11);
-  pen.fillStyle = palette.soft;
-  pen.textBaseline = "top";
-  pen.textAlign = "center";
-  for (let unit = Math.ceil(view.x0 / spacing) * spacing; unit <= view.x1; unit += spacing) {
-    const x = panel.x(view, unit);
-    pen.fillRect(Math.round(x), panel.top, 1, 4);
-    const text = view.axis.format(unit, spacing);
-    const half = pen.measureText(text).width / 2;
-    pen.fillText(text, Math.min(panel.left + panel.width - half, Math.max(panel.left + half, x)), panel.top + 6);
-  }
-  pen.textAlign = "right";
-  pen.fillText(view.axis.title, panel.left - 8, panel.top + 6);
 }

@@ -1,0 +1,87 @@
+"""One cold start, timed: `python cold_worker.py program MODEL.occ` or `eager|eager-read NAME FILE`.
+
+Imports what it needs, prints a line, waits for a line, then loads the weights, runs once and prints one JSON
+object: `seconds` from the go-ahead to the outputs, `load` to the end of loading, both in seconds. Arguments
+come from the file named on standard input, the outputs go to the second one.
+
+Eager has no weights to initialise first: the network is built on the meta device and takes the tensors of
+the safetensors file as they are (`assign=True`). `eager` maps the file (`safetensors.torch.load_file`),
+`eager-read` reads it whole into memory first; which is faster depends on the network.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+Run = Callable[..., object]
+
+
+def program(path: str) -> Callable[[], Run]:
+    """A loader of the artifact at `path`, with what a program imports imported."""
+    sys.path.insert(0, path)
+    from runtime_stub.integrity import check_archive
+    from runtime_stub.machine import set_allocator, set_openmp
+
+    set_allocator()
+    set_openmp(check_archive(path)["machine"])
+    from runtime_stub.program import load
+
+    return lambda: load(path)
+
+
+def eager(name: str, path: str, way: str) -> Callable[[], Run]:
+    """A loader of the zoo's network `name` from a safetensors file (see `export_weights.py`)."""
+    import torch
+    from export_weights import aliases_of
+    from safetensors.torch import load, load_file
+    from torch import nn
+    from zoo_models import ZOO
+
+    def loaded() -> nn.Module:
+        with torch.device("meta"):
+            module = ZOO[name]().module
+        if way == "eager":
+            tensors = load_file(path)
+        else:
+            with open(path, "rb") as file:
+                tensors = load(file.read())
+        for alias, original in aliases_of(path).items():
+            tensors[alias] = tensors[original]
+        module.load_state_dict(tensors, assign=True, strict=False)
+        # Buffers that a state dict leaves out.
+        for owner_name, owner in module.named_modules():
+            for buffer_name, buffer in owner.named_buffers(recurse=False):
+                if buffer.is_meta:
+                    full = f"{owner_name}.{buffer_name}" if owner_name else buffer_name
+                    owner._buffers[buffer_name] = tensors[full]
+        return module.eval()
+
+    return loaded
+
+
+def main(way: str, *arguments: str) -> None:
+    loader = program(*arguments) if way == "program" else eager(*arguments, way)
+    import torch
+    from measuring import tensors_of
+
+    print("ready", flush=True)
+    request: dict[str, Any] = json.loads(sys.stdin.readline())
+    args, kwargs = torch.load(request["inputs"], weights_only=True)
+    print("set", flush=True)
+    sys.stdin.readline()
+    began = perf_counter()
+    model = loader()
+    loaded = perf_counter()
+    with torch.inference_mode():
+        result = model(*args, **kwargs)
+    ended = perf_counter()
+    print(json.dumps({"seconds": ended - began, "load": loaded - began}), flush=True)
+    torch.save([tensor.clone() for tensor in tensors_of(result)], request["outputs"])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,208 @@
+"""Convolutions in channels_last, with the batch norm, residual addition and ReLU that follow them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from occ.lower import products
+from occ.lower.constants import Constant, batch_norm_affine, fold_batch_norm
+from occ.lower.draft import Traced
+from occ.lower.following import first_result, following_addition, only_user, passed_on, settle
+from occ.lower.lowering import Lowering, meta_like_contiguous
+
+aten = torch.ops.aten
+
+CONVOLVED = (torch.float32, torch.bfloat16)
+"""Types that oneDNN convolves in place on every machine that it convolves them on at all; float16 needs
+instructions that few processors have."""
+
+
+def convolution(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
+    """A convolution with the batch norm, residual addition and ReLU that follow it, in channels_last."""
+    x = low.tensor(operands["input"])
+    weight = operands["weight"]
+    rank = x.meta.dim() - 2
+    if (
+        not isinstance(weight, Constant)
+        or weight.tensor.dtype not in CONVOLVED
+        or rank not in (1, 2, 3)
+        or weight.tensor.dim() != rank + 2
+    ):
+        return low.fallback(node, operands)
+    bias = operands.get("bias")
+    if bias is not None and not isinstance(bias, Constant):
+        return low.fallback(node, operands)
+    numbers = {
+        name: per_axis(operands.get(name, default), rank)
+        for name, default in (("stride", 1), ("dilation", 1))
+    }
+    padding = operands.get("padding", 0)
+    if isinstance(padding, str):
+        x, padding = _named_padding(low, node, x, padding, weight.tensor.shape[2:], numbers["dilation"])
+    numbers["padding"] = per_axis(padding, rank)
+    groups = int(operands.get("groups", 1))
+    tail = node
+    if (norm := only_user(tail, "_native_batch_norm_legit_no_training.default")) is not None:
+        affine = norm_affine(low, norm)
+        if affine is not None:
+            folded = fold_batch_norm(
+                weight.tensor, None if bias is None else bias.tensor, *affine, channel_dim=0
+            )
+            weight = Constant(weight.name, folded[0])
+            bias = Constant(f"{weight.name.removesuffix('weight')}bias", folded[1])
+            tail = first_result(norm)
+    if rank == 1:
+        # One row of a picture: oneDNN's in-place call exists for two and three dimensions.
+        x = low.view(aten.unsqueeze.default, {"self": x, "dim": 2})
+        numbers = {
+            "stride": (1, *numbers["stride"]),
+            "padding": (0, *numbers["padding"]),
+            "dilation": (1, *numbers["dilation"]),
+        }
+        weight = Constant(weight.name, weight.tensor.unsqueeze(2))
+    result_shape = list(node.meta["val"].shape)
+    if rank == 1:
+        result_shape.insert(2, 1)
+    residual = None
+    if rank > 1:
+        residual, added = following_addition(
+            low, passed_on(tail), result_shape, x.meta.dtype, channels_last_strides
+        )
+        tail = tail if residual is None else added
+    relu = only_user(passed_on(tail), "relu.default")
+    tail = relu or tail
+    traced = convolve(low, node, x, weight, bias, numbers, groups, relu is not None, residual, result_shape)
+    if rank == 1:
+        traced = low.view(aten.squeeze.dim, {"self": traced, "dim": 2})
+    settle(low, node, tail, traced)
+    return traced
+
+
+def _named_padding(
+    low: Lowering, node: Node, x: Traced, name: str, kernel: Sequence[int], dilation: Sequence[int]
+) -> tuple[Traced, tuple[int, ...]]:
+    """The padding on both sides that "valid" or "same" stands for, and x. Where "same" needs one more on the
+    right, as for kernels of even size, x has got it."""
+    if name == "valid":
+        return x, (0,) * len(kernel)
+    totals = [step * (size - 1) for size, step in zip(kernel, dilation, strict=True)]
+    if any(total % 2 for total in totals):
+        shape = [*x.meta.shape[:2], *(n + t % 2 for n, t in zip(x.meta.shape[2:], totals, strict=True))]
+        wider = low.new(f"{node.name}_padded", shape, x.meta.dtype, channels_last_strides(shape))
+        amounts = tuple(side for total in reversed(totals) for side in (0, total % 2))
+        low.emit(node, "constant_pad", {"self": x, "pad": amounts, "value": 0}, wider)
+        x = wider
+    return x, tuple(total // 2 for total in totals)
+
+
+def convolve(
+    low: Lowering,
+    node: Node,
+    x: Traced,
+    weight: Constant,
+    bias: Constant | None,
+    numbers: dict[str, tuple[int, ...]],
+    groups: int,
+    relu: bool,
+    residual: Traced | None,
+    shape: Sequence[int],
+) -> Traced:
+    channels_last = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    x = low.contiguous(node, x, channels_last_strides(x.meta.shape))
+    if low.pack and weight.tensor.dtype in (torch.float32, torch.bfloat16) and not low.is_shared(weight):
+        out = low.new(node.name, shape, x.meta.dtype, channels_last_strides(shape))
+        products.convolution(low, node, x, weight, bias, numbers, groups, relu, residual, out)
+        return out
+    is_product = (
+        set(weight.tensor.shape[2:]) == {1}
+        and groups == 1
+        and set(numbers["stride"]) == {1}
+        and set(numbers["padding"]) == {0}
+        and residual is None
+    )
+    if is_product:
+        return _pointwise_convolution(low, node, x, weight, bias, relu, shape)
+    packed = low.store.transformed(
+        weight, "channels_last", lambda t: t.contiguous(memory_format=channels_last)
+    )
+    out = low.new(node.name, shape, x.meta.dtype, channels_last_strides(shape))
+    args = {
+        "input": x,
+        "weight": packed,
+        "bias": bias,
+        **numbers,
+        "groups": groups,
+        "relu": relu,
+        "residual": residual,
+    }
+    low.emit(node, "convolution", args, out)
+    return out
+
+
+def _pointwise_convolution(
+    low: Lowering,
+    node: Node,
+    x: Traced,
+    weight: Constant,
+    bias: Constant | None,
+    relu: bool,
+    shape: Sequence[int],
+) -> Traced:
+    """A 1x1 convolution is a product of the pixels' channels: no reordering of weights, strided results."""
+    pixels = prod(shape) // shape[1]
+    last = (0, *range(2, len(shape)), 1)
+    flat = Traced(x.name, x.buffer, x.meta.permute(last).view(pixels, x.meta.shape[1]))
+    matrix = low.tensor(Constant(weight.name, weight.tensor.flatten(1)))
+    transposed = Traced(matrix.name, matrix.buffer, matrix.meta.t())
+    out = low.new(node.name, (pixels, shape[1]), x.meta.dtype)
+    if bias is None:
+        low.emit(node, "matmul", {"input": flat, "weight": transposed}, out)
+    else:
+        low.emit(node, "linear", {"input": flat, "weight": transposed, "bias": bias}, out)
+    if relu:
+        activated = low.new(f"{node.name}_relu", (pixels, shape[1]), x.meta.dtype)
+        low.emit(node, "relu", {"self": out}, activated)
+        out = activated
+    spatial = (shape[0], *shape[2:], shape[1])
+    back = (0, len(shape) - 1, *range(1, len(shape) - 1))
+    return Traced(node.name, out.buffer, out.meta.view(spatial).permute(back))
+
+
+def norm_affine(low: Lowering, norm: Node) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Scale and shift of a batch norm node whose parameters are constants and whose statistics nobody
+    reads."""
+    if any(user.args[1] != 0 for user in norm.users):
+        return None
+    # Schema order; the input itself may not be lowered yet.
+    _, weight, bias, mean, variance, _, eps = (
+        low.results.get(arg) if isinstance(arg, Node) else arg for arg in norm.args
+    )
+    present = [c for c in (weight, bias, mean, variance) if c is not None]
+    if mean is None or variance is None or not all(isinstance(c, Constant) for c in present):
+        return None
+    return batch_norm_affine(
+        None if weight is None else weight.tensor,
+        None if bias is None else bias.tensor,
+        mean.tensor,
+        variance.tensor,
+        float(eps),  # type: ignore[arg-type]
+    )
+
+
+def channels_last_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    order = (0, *range(2, len(shape)), 1)
+    inner = meta_like_contiguous([shape[d] for d in order])
+    strides = [0] * len(shape)
+    for position, dim in enumerate(order):
+        strides[dim] = inner[position]
+    return tuple(strides)
+
+
+def per_axis(value: Any, rank: int) -> tuple[int, ...]:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * rank if len(values) == 1 else values

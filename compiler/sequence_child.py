@@ -1,0 +1,128 @@
+"""A run of a whole program in the measuring process, each step timed; `occ.sequence` makes the request."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from occ.child import Answer
+from occ.numbers import CACHES_NBYTES, Pool, in_huge_pages
+from occ.runtime_stub.packed import packed
+from occ.runtime_stub.tensors import dtype_named, view_of
+from occ.units import ALIGNMENT, round_up
+
+COLD_NBYTES = 4 * CACHES_NBYTES
+"""Memory that weights are taken from in turn, over and over."""
+
+FEWEST_PASSES = 3
+MOST_PASSES = 9
+ENOUGH_SECONDS = 1.0
+"""A program is run until it has computed for so long in all, within these numbers of passes."""
+
+Call = Callable[[], object]
+
+
+class Memory:
+    """The bytes that a sequence's values lie in: one arena, and cold weights that move on at every pass."""
+
+    def __init__(self, request: Answer, pool: Pool) -> None:
+        self._pool = pool
+        self._values: list[list[Any]] = request["values"]
+        self._weights: dict[int, int] = dict(request["weights"])
+        self._offsets: dict[int, int] = dict(request["offsets"])
+        self._arena = in_huge_pages(request["nbytes"])
+        pool.fill(self._arena, torch.float32)
+        self._next = 0
+        # Integers index tables and divide; zero is an index of every table.
+        for value in self._values:
+            _, buffer, _, dtype, *_ = value
+            if buffer in self._offsets and not dtype_named(dtype).is_floating_point:
+                _view(self._arena, self._offsets[buffer], value).zero_()
+
+    def tensors(self) -> dict[int, Tensor]:
+        """The values by number, with weights in bytes that were not touched for as long as possible."""
+        placed: dict[int, tuple[Tensor, int]] = {}
+        found: dict[int, Tensor] = {}
+        for value in self._values:
+            id, buffer, _, dtype, _, _, packing = value
+            if buffer in self._weights:
+                if buffer not in placed:
+                    placed[buffer] = self._cold(self._weights[buffer], packing[0] if packing else dtype)
+                found[id] = _view(*placed[buffer], value)
+            else:
+                found[id] = _view(self._arena, self._offsets[buffer], value)
+        return found
+
+    def _cold(self, nbytes: int, dtype: str) -> tuple[Tensor, int]:
+        """Bytes for a weight: where the last one ended, from the beginning where the memory ends."""
+        size = max(COLD_NBYTES, round_up(nbytes, ALIGNMENT))
+        [memory] = self._pool.copies(size, dtype_named(dtype), 1)
+        if self._next + nbytes > memory.numel():
+            self._next = 0
+        first = self._next
+        self._next += round_up(nbytes, ALIGNMENT)
+        return memory, first
+
+
+def sequence_seconds(request: Answer, pool: Pool, scope: Mapping[str, Any]) -> dict[int, float]:
+    """Seconds of a step of each case: for every step the median of a few passes, then their mean.
+
+    The first pass, in which kernels are set up, does not count. A step that raises on made-up numbers is left
+    out, and with it a case where no other step is one.
+    """
+    memory = Memory(request, pool)
+    steps: list[tuple[int, str, list[int]]] = request["steps"]
+    codes = {text: compile(text, "<step>", "eval") for _, text, _ in steps}
+    times: list[list[float]] = [[] for _ in steps]
+    failed: set[int] = set()
+    spent = 0.0
+    for count in range(MOST_PASSES + 1):
+        if count > FEWEST_PASSES and spent >= ENOUGH_SECONDS:
+            break
+        tensors = memory.tensors()
+        calls = [_call(codes[text], ids, tensors, scope) for _, text, ids in steps]
+        taken = _timed(calls, failed)
+        if count:
+            spent += sum(taken.values())
+            for index, seconds in taken.items():
+                times[index].append(seconds)
+    of_case: dict[int, list[float]] = {}
+    for (case, _, _), passes in zip(steps, times, strict=True):
+        if passes:
+            of_case.setdefault(case, []).append(statistics.median(passes))
+    return {case: statistics.fmean(medians) for case, medians in of_case.items()}
+
+
+def _call(code: Any, ids: Sequence[int], tensors: Mapping[int, Tensor], scope: Mapping[str, Any]) -> Call:
+    names = {**scope, **{f"v{id}": tensors[id] for id in ids}}
+    return lambda: eval(code, names)
+
+
+def _timed(calls: Sequence[Call], failed: set[int]) -> dict[int, float]:
+    """Seconds of every call, by its place; those that raise join `failed` and are not called again."""
+    found: dict[int, float] = {}
+    for index, call in enumerate(calls):
+        if index in failed:
+            continue
+        begin = perf_counter()
+        try:
+            call()
+        except Exception:
+            failed.add(index)
+            continue
+        found[index] = perf_counter() - begin
+    return found
+
+
+def _view(memory: Tensor, first: int, value: Sequence[Any]) -> Tensor:
+    _, _, offset, dtype, shape, strides, packing = value
+    view = view_of(memory, dtype_named(dtype), shape, strides, first + offset)
+    if packing is None:
+        return view
+    packed_dtype, packed_shape, layout = packing
+    return packed(view, dtype_named(packed_dtype), packed_shape, layout)

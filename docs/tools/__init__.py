@@ -1,0 +1,1 @@
+"""What keeps README.md and docs/ true: their commands are run, and reference pages are made from the code."""

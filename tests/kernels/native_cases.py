@@ -1,0 +1,38 @@
+"""The C functions of every case of a native entry, in every layout: compiled one by one they would take a
+second each, together a few milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+from occ.codegen import kernels as table
+from occ.codegen.native import NativeFunction
+from occ.native import local_library
+from occ.runtime_stub.native import Native
+from tests.kernels.cases import CASES
+from tests.kernels.layouts import LAYOUTS, gapped, placed, result_layouts, results_of, scratch_of
+from tests.kernels.memory import Memory
+from tests.kernels.native import function_of
+
+
+def case_functions() -> Iterator[NativeFunction]:
+    for case in CASES.values():
+        if table.kernel_named(case.kernel).native is None:
+            continue
+        wanted = results_of(case)
+        for layout in (*LAYOUTS, gapped):
+            args = placed(case, Memory(), layout)
+            for layouts in result_layouts(case, args, wanted):
+                memory = Memory()
+                outs = [memory.new(w.dtype, w.shape, s) for w, s in zip(wanted, layouts, strict=True)]
+                function = function_of(case.kernel, args, outs, scratch_of(case, args, outs[0], memory))
+                assert function is not None
+                yield function
+
+
+@cache
+def case_library() -> tuple[frozenset[str], Native]:
+    """The symbols of those functions, and their library."""
+    functions = tuple(dict.fromkeys(case_functions()))
+    return frozenset(function.symbol for function in functions), Native(local_library(functions))
