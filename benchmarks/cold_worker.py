@@ -1,8 +1,8 @@
-"""One cold start, timed: `python cold_worker.py program MODEL.occ` or `eager|eager-read NAME FILE`.
+"""One cold start, timed: `python cold_worker.py program MODEL.occ`, or with `eager NAME FILE`.
 
-Imports what it needs, prints a line, waits for a line, then loads the weights, runs once and prints one JSON
-object: `seconds` from the go-ahead to the outputs, `load` to the end of loading, both in seconds. Arguments
-come from the file named on standard input, the outputs go to the second one.
+Imports what it needs, prints `imported` and waits for a JSON object with the names of two files: `inputs`,
+the arguments, and `outputs`, for the result's tensors. Then it loads the weights, runs once and prints how
+many `seconds` that took, as JSON.
 
 Eager has no weights to initialise first: the network is built on the meta device and takes the tensors of
 the safetensors file as they are (`assign=True`). `eager` maps the file (`safetensors.torch.load_file`),
@@ -15,7 +15,6 @@ import json
 import sys
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
 
 Run = Callable[..., object]
 
@@ -68,19 +67,16 @@ def main(way: str, *arguments: str) -> None:
     import torch
     from measuring import tensors_of
 
-    print("ready", flush=True)
-    request: dict[str, Any] = json.loads(sys.stdin.readline())
+    print("imported", flush=True)
+    request: dict[str, str] = json.loads(sys.stdin.readline())
     args, kwargs = torch.load(request["inputs"], weights_only=True)
-    print("set", flush=True)
-    sys.stdin.readline()
     began = perf_counter()
     model = loader()
-    loaded = perf_counter()
     with torch.inference_mode():
         result = model(*args, **kwargs)
-    ended = perf_counter()
-    print(json.dumps({"seconds": ended - began, "load": loaded - began}), flush=True)
+    seconds = perf_counter() - began
     torch.save([tensor.clone() for tensor in tensors_of(result)], request["outputs"])
+    print(json.dumps({"seconds": seconds}), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ send a plan back: a step that does not fit (it is split finer) and fragmentation
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from occ.errors import BudgetError
@@ -77,7 +77,7 @@ class PlanningTarget:
     reader: Reader
     machine: Machine
     streaming_spin: str
-    footprint: Footprint = Footprint()
+    footprint: Footprint = field(default_factory=Footprint)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Target:
     memory_rate: float
     spin: str
     packing: str = ""
-    footprint: Footprint = Footprint()
+    footprint: Footprint = field(default_factory=Footprint)
     kernels: Mapping[str, StepCost] = field(default_factory=dict)
 
     @property
@@ -78,13 +78,13 @@ class Target:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hexadecimal) of the profile without its name and its kernels.
+        """SHA-256 (hexadecimal) of the profile without its name, its kernels and its footprint.
 
-        Kernels are left out because the set grows with every model that is compiled, and what a plan used of
-        it stands in the plan itself.
+        Kernels are left out because the set grows with every model that is compiled, the footprint because
+        kernels do not depend on it; what a plan used of either stands in the plan itself.
         """
         facts = self._as_json()
-        del facts["name"], facts["kernels"]
+        del facts["name"], facts["kernels"], facts["footprint"]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def with_kernels(self, costs: Mapping[str, StepCost]) -> Target:

@@ -38,12 +38,14 @@ def plans(program: Program, reader: Reader = READER) -> Plans:
 
 @dataclass
 class CurvePlanner:
-    """Plans whose latency is `curve(budget)`, from `least` bytes on; `most` is what no limit takes. Every
-    budget that is planned for is noted in `asked`."""
+    """Plans whose latency is `curve(budget)`, from `least` bytes on; `most` is what no limit takes. Beside
+    the budget their process takes `process(budget)` bytes. Every budget that is planned for is noted in
+    `asked`."""
 
     least: int
     most: int
     curve: Callable[[int], float]
+    process: Callable[[int], int] = lambda budget: 0
     asked: list[int | None] = field(default_factory=list)
     _like: Plan = field(default_factory=lambda: planned(stack(2)))
 
@@ -62,6 +64,6 @@ class CurvePlanner:
         latency = self.curve(used)
         return replace(
             self._like,
-            budget=replace(self._like.budget, limit=limit, arena=used - other),
+            budget=replace(self._like.budget, limit=limit, arena=used - other, process=self.process(used)),
             prediction=replace(self._like.prediction, latency=latency),
         )

@@ -13,6 +13,7 @@ from occ.goals import (
     NearlyUnlimited,
     Smallest,
     WithinLatency,
+    WithinProcess,
     first_within,
     parse_goal,
     parse_seconds,
@@ -107,6 +108,42 @@ def test_a_latency_that_no_budget_meets_is_refused_with_the_numbers() -> None:
     planner = CurvePlanner(PAGE, 1000 * PAGE, lambda budget: 0.25)
     with pytest.raises(UsageError, match=r"latency of 100 ms .* take 250 ms"):
         plan_for(WithinLatency(0.1), planner)
+
+
+def test_a_process_budget_stands_alone() -> None:
+    assert parse_goal(None, process_budget="512MB") == WithinProcess(512_000_000)
+    for other in (("1MB", None, None), (None, None, "1s"), ("auto", "5%", None)):
+        with pytest.raises(UsageError, match="stands alone"):
+            parse_goal(*other, process_budget="512MB")
+    with pytest.raises(UsageError, match="512MB"):
+        parse_goal(None, process_budget="half")
+
+
+@given(
+    st.integers(1, 10**4),
+    st.integers(0, 10**4),
+    st.integers(0, 10**7),
+    st.integers(0, 10**6),
+    st.integers(0, 10**8),
+)
+def test_a_process_budget_holds_whatever_objects_take(
+    low: int, more: int, base: int, objects: int, spare: int
+) -> None:
+    """Objects are most at the smallest budget, as there are most parts."""
+    least, most = low * PAGE, (low + more) * PAGE
+    planner = CurvePlanner(least, most, lambda budget: 1.0, lambda used: base + objects * least // used)
+    smallest = planner.smallest.budget.process_total
+    found = plan_for(WithinProcess(smallest + spare), planner).budget
+    assert found.process_total <= smallest + spare == found.process_limit
+    assert found.limit is not None
+    assert found.total <= found.limit == smallest + spare - found.process
+    assert found.total >= min(most, least + spare)
+    assert len(planner.asked) <= 3
+    with pytest.raises(BudgetError) as error:
+        plan_for(WithinProcess(smallest - 1), planner)
+    assert error.value.smallest == smallest
+    for nbytes in (smallest, least, smallest - least):
+        assert str(nbytes) in str(error.value)
 
 
 @pytest.mark.parametrize("bandwidth", [3e8, 3e9])

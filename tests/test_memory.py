@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import occ
+from benchmarks.control_group import NotPermittedError, control_group
 from tests.comparing import as_call
 from tests.memory_oracle import footprint
 from tests.small_models import build
@@ -74,3 +78,31 @@ def test_replanning_changes_the_arena_and_nothing_else(tmp_path: Path) -> None:
     assert small.budget.total <= whole.budget.total * 3 // 4
     assert small.program.grains == whole.program.grains
     assert small.budget.outputs == whole.budget.outputs
+
+
+SLACK_NBYTES = 24_000_000
+WORKER = Path(__file__).parents[1] / "benchmarks" / "cgroup_worker.py"
+
+
+def test_a_control_group_holds_the_budget_and_nothing_grows(tmp_path: Path) -> None:
+    """64 MB of weights in a quarter of it: keeping them all, or any twice, would end the process."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(16)))
+    inputs = (torch.randn(4, 1024),)
+    path = tmp_path / "m.occ"
+    budget = occ.compile(module, inputs, "16MB", path).plan.budget
+    torch.save((inputs, {}), tmp_path / "inputs.pt")
+    command = [sys.executable, str(WORKER), str(path), str(tmp_path / "inputs.pt"), "200", "30"]
+    try:
+        with control_group() as group:
+            process = subprocess.Popen(
+                group.joined(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            group.allow(group.usage() + budget.total + SLACK_NBYTES)
+            answer, _ = process.communicate("go\n", timeout=120)
+            assert process.returncode == 0
+    except NotPermittedError as error:
+        pytest.skip(f"NOT TESTED: {error}")
+    assert json.loads(answer)["growth"] <= 2 << 20

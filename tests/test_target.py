@@ -12,7 +12,7 @@ import pytest
 from occ import cache, target
 from occ.errors import InternalError, UsageError
 from occ.host import cpus
-from occ.ir import StepCost
+from occ.ir import Footprint, StepCost
 from occ.target import Target, fitted, local_target, openmp_settings, read_target, rounded
 
 PROFILE = Target(
@@ -167,6 +167,7 @@ def test_a_damaged_cache_is_measured_again(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(target, "SAMPLE_NBYTES", 8 << 20)
     monkeypatch.setattr(target, "Child", FakeChild)
     monkeypatch.setattr(target, "cpus", lambda: 2)
+    monkeypatch.setattr(target, "measured_footprint", lambda settings: Footprint(1 << 28, 4096, 1 << 17))
     first = local_target(tmp_path, threads=2)
     # Spinning a little is not worth 1 %, and spinning without end costs a hundred times more.
     assert (first.spin, first.slowdown) == ("passive", 1.28)

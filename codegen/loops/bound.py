@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from occ.codegen.loops.functions import COMPUTED, FUNCTIONS
 from occ.codegen.loops.graph import Graph, Kind, Pass, build, passes_of
@@ -32,9 +33,8 @@ class BoundLoop:
     @property
     def work(self) -> int:
         """Additions that the loop takes (see `functions.Function.cost`); loads and stores are one each."""
-        inside = sum(
-            self._cost(id) for one in self.passes for id in (*one.computed, *one.kept, *one.read)
-        ) + sum(len(one.stored) + len(one.reduced) for one in self.passes)
+        inside = sum(self._cost(id) for one in self.passes for id in one.computed)
+        inside += sum(len((*one.kept, *one.read, *one.stored, *one.reduced)) for one in self.passes)
         outside = sum(self._cost(node.id) for node in self.graph.nodes if not node.varies)
         return inside * self.elements + outside * self.space.rows
 
@@ -59,6 +59,11 @@ class BoundLoop:
 
 def bind(loop: Loop, operands: Sequence[Spec], results: Sequence[Spec]) -> BoundLoop:
     """The loop over tensors of these layouts. Raises InternalError where it does not fit them."""
+    return _bound(loop, tuple(operands), tuple(results))
+
+
+@lru_cache(maxsize=1 << 12)
+def _bound(loop: Loop, operands: tuple[Spec, ...], results: tuple[Spec, ...]) -> BoundLoop:
     if len(results) != loop.results or loop.operands > len(operands):
         raise InternalError(
             f"a loop of {loop.operands} operands and {loop.results} results has {len(operands)} and"
@@ -86,8 +91,9 @@ def bind(loop: Loop, operands: Sequence[Spec], results: Sequence[Spec]) -> Bound
         if graph.nodes[id].varies and not varies:
             raise InternalError(f"a result for each row differs within rows: {loop.text[:60]}")
     space = space_of(tensors, loop.row, spanning[-1])
-    passes = passes_of(graph, space.row_elements, tuple(inside[len(operands) :]))
-    return BoundLoop(loop, tuple(operands), tuple(results), graph, space, passes)
+    exact = tuple(spec.dtype not in ("bfloat16", "float16") for spec in results)
+    passes = passes_of(graph, space.row_elements, tuple(inside[len(operands) :]), exact)
+    return BoundLoop(loop, operands, results, graph, space, passes)
 
 
 def _last(shape: tuple[int, ...], count: int) -> tuple[int, ...]:

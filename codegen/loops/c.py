@@ -221,9 +221,7 @@ class _Renderer:
         for id in (*one.read, *one.computed):
             node = nodes[id]
             if id in one.read:
-                inside.append(
-                    f"const {_C[node.type]} {self._name(id)} = {self._buffer(id)}[{_sum(shift, 'i')}];"
-                )
+                inside.append(self._declared(id, self._kept(id, axis, shift)))
             elif node.kind is Kind.LOAD and not axis.strides[node.operand]:
                 yield f"    {self._declared(id, self._loaded(node, '0'))}"
             else:
@@ -312,6 +310,14 @@ class _Renderer:
 
     def _buffer(self, id: int) -> str:
         return f"row_{id}"
+
+    def _kept(self, id: int, axis: Axis, shift: str) -> str:
+        """A value that an earlier pass left in a row buffer, or in the memory of a result."""
+        if any(id in one.kept for one in self.passes):
+            return f"{self._buffer(id)}[{_sum(shift, 'i')}]"
+        result = self.graph.results.index(id)
+        tensor = len(self.operands) + result
+        return f"q{result}[{self._place(tensor, _scaled('i', axis.strides[tensor]))}]"
 
     def _place(self, tensor: int, index: str) -> str:
         """The place of an element in its row, behind the pointer of `tensor`."""

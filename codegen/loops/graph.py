@@ -20,8 +20,8 @@ from occ.errors import InternalError
 KEPT_NBYTES = 32 << 10
 """Bytes of row buffers of one loop: they lie on a thread's stack and should stay in its first cache."""
 
-KEPT_COST = 4
-"""A value that costs less than so many additions is computed again."""
+STORE_COST = 2
+"""Additions that keeping a value in a buffer takes, besides reading it again, which takes one."""
 
 WIDTHS = {"f64": 8, "f32": 4, "i64": 8, "i32": 4, "i16": 2, "i8": 1, "u8": 1, "b8": 1}
 """Bytes of each type."""
@@ -55,8 +55,8 @@ class Node:
 @dataclass(frozen=True, slots=True)
 class Pass:
     """One pass over a row: the reductions that it makes, the results that it stores, the values that it
-    keeps, and everything that varies and is computed in it, in order; kept values of earlier passes are read
-    and listed in `read`."""
+    keeps in row buffers, everything that varies and is computed in it, in order, and what it reads of values
+    that an earlier pass kept, or stored as a result."""
 
     reduced: tuple[int, ...]
     stored: tuple[int, ...]
@@ -89,12 +89,14 @@ class Graph:
             if id not in stop:
                 stack.extend((arg, False) for arg in reversed(node.args))
 
-    def cost(self, id: int) -> int:
-        """The time of computing a value from loads, relative to an addition; a load is one."""
+    def cost(self, id: int, known: frozenset[int]) -> int:
+        """The time of computing a value from loads and `known` values, relative to an addition; a load is
+        one."""
         total = 0
-        for below in self.below([id]):
+        for below in self.below([id], known - {id}):
             node = self.nodes[below]
-            total += FUNCTIONS[node.function].cost if node.kind is Kind.APPLY else 1
+            applied = node.kind is Kind.APPLY and below not in known - {id}
+            total += FUNCTIONS[node.function].cost if applied else 1
         return total
 
 
@@ -116,9 +118,14 @@ def build(loop: Loop, types: tuple[str, ...], varies: tuple[bool, ...]) -> Graph
 
 
 @lru_cache(maxsize=1 << 13)
-def passes_of(graph: Graph, row_elements: int, spread: tuple[bool, ...]) -> tuple[Pass, ...]:
-    """The passes over a row of `row_elements` elements; `spread` says of each result whether every element of
-    a row gets one, or the row."""
+def passes_of(
+    graph: Graph, row_elements: int, spread: tuple[bool, ...], exact: tuple[bool, ...]
+) -> tuple[Pass, ...]:
+    """The passes over a row of `row_elements` elements.
+
+    `spread` says of each result whether every element of a row gets one, or the row; `exact` whether its
+    memory holds what was computed, unrounded.
+    """
     reduced: dict[int, list[int]] = {}
     for node in graph.nodes:
         if node.kind is Kind.REDUCE:
@@ -127,61 +134,63 @@ def passes_of(graph: Graph, row_elements: int, spread: tuple[bool, ...]) -> tupl
     for index, id in enumerate(graph.results):
         if spread[index]:
             stored.setdefault(graph.nodes[id].level, []).append(index)
-    last = max([*reduced, *stored], default=-1)
-    kept = _kept(graph, reduced, stored, last, row_elements)
+    roots = []
+    for index in range(max([*reduced, *stored], default=-1) + 1):
+        arguments = [graph.nodes[id].args[0] for id in reduced.get(index, ())]
+        roots.append((*arguments, *(graph.results[result] for result in stored.get(index, ()))))
+    written = frozenset(
+        id for id, one, other in zip(graph.results, spread, exact, strict=True) if one and other
+    )
+    again = _read_again(graph, roots, written, row_elements)
     found: list[Pass] = []
-    available: set[int] = set()
-    for index in range(last + 1):
-        roots = _roots(graph, reduced, stored, index)
-        known = frozenset(available)
-        below = tuple(graph.below(roots, known))
-        mine = tuple(id for id in below if id in kept and id not in known)
+    known: set[int] = set()
+    for index, values in enumerate(roots):
+        below = tuple(graph.below(values, frozenset(known)))
+        mine = tuple(id for id in below if id in again and id not in known)
         found.append(
             Pass(
                 tuple(reduced.get(index, ())),
                 tuple(stored.get(index, ())),
-                mine,
+                tuple(id for id in mine if id not in written),
                 tuple(id for id in below if id not in known),
                 tuple(id for id in below if id in known),
             )
         )
-        available.update(mine)
+        known.update(mine)
     return tuple(found)
 
 
-def _roots(
-    graph: Graph, reduced: dict[int, list[int]], stored: dict[int, list[int]], index: int
-) -> list[int]:
-    roots = [graph.nodes[id].args[0] for id in reduced.get(index, ())]
-    return roots + [graph.results[result] for result in stored.get(index, ())]
-
-
-def _kept(
-    graph: Graph,
-    reduced: dict[int, list[int]],
-    stored: dict[int, list[int]],
-    last: int,
-    row_elements: int,
+def _read_again(
+    graph: Graph, roots: Sequence[tuple[int, ...]], written: frozenset[int], row_elements: int
 ) -> frozenset[int]:
-    """Values that an earlier pass computes and a later one needs, as far as buffers may hold them: the last
-    ones on the way, which spare the most work."""
-    kept: set[int] = set()
-    computed: set[int] = set()
+    """Values that a pass computes and later ones read instead of computing them again: from the memory of a
+    result (`written`), or from a row buffer as far as there is room. Those on top come first: they spare the
+    most."""
+    chosen: frozenset[int] = frozenset()
     left = KEPT_NBYTES
-    for index in range(last + 1):
-        mine = set(graph.below(_roots(graph, reduced, stored, index), frozenset(kept)))
-        for id in sorted(mine & computed - kept, reverse=True):
-            node = graph.nodes[id]
-            nbytes = row_elements * WIDTHS[node.type]
-            users = (user for user in mine if id in graph.nodes[user].args)
-            spared = any(user not in computed for user in users) or id in _roots(
-                graph, reduced, stored, index
-            )
-            if node.kind is Kind.APPLY and spared and nbytes <= left and graph.cost(id) > KEPT_COST:
-                kept.add(id)
-                left -= nbytes
-        computed.update(graph.below(_roots(graph, reduced, stored, index), frozenset(kept)))
-    return frozenset(kept)
+    needed = [frozenset(graph.below(values)) for values in roots]
+    for node in reversed(graph.nodes):
+        later = sum(node.id in below for below in needed) - 1
+        if node.kind is not Kind.APPLY or later < 1:
+            continue
+        spared = later * (graph.cost(node.id, chosen) - 1)
+        nbytes = 0 if node.id in written else row_elements * WIDTHS[node.type]
+        if spared > (0 if node.id in written else STORE_COST) and nbytes <= left:
+            left -= nbytes
+            chosen |= {node.id}
+            needed = _needed(graph, roots, chosen)
+    return chosen
+
+
+def _needed(graph: Graph, roots: Sequence[tuple[int, ...]], chosen: frozenset[int]) -> list[frozenset[int]]:
+    """What each pass computes or reads where `chosen` values are read once they were computed."""
+    found = []
+    known: frozenset[int] = frozenset()
+    for values in roots:
+        below = frozenset(graph.below(values, known))
+        known |= below & chosen
+        found.append(below)
+    return found
 
 
 _Value = Union[int, Number]

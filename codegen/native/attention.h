@@ -13,7 +13,7 @@ typedef struct {
     const void *query, *key, *value, *mask;
     void *out;
     int type, mask_type, causal;
-    float scale;
+    float scale, unseen;  // what a query that sees no key gets
     long first_row;  // causal: query i sees keys 0..first_row + i
     long batches, heads, group, rows, keys, size, value_size;
     long query_strides[4], key_strides[4], value_strides[4], mask_strides[4], out_strides[4];
@@ -181,7 +181,7 @@ static void give_results(
 {
     const long *strides = a->out_strides;
     const long start = batch * strides[0] + head * strides[1] + first * strides[2];
-    const vf factor = choose(sum == 0.0f, (vf){}, 1.0f / sum);  // a query that sees nothing gets zeros
+    const vf factor = choose(sum == 0.0f, splat(a->unseen), 1.0f / sum);
     for (long d = 0; d < a->value_size; d += LANES) {
         const long count = a->value_size - d < LANES ? a->value_size - d : LANES;
         float elements[LANES][LANES];
@@ -379,7 +379,7 @@ static void attend_rows(const attention_t *a, long batch, long shared_head, long
         const long head = shared_head * a->group + (first + r) / a->rows, row = (first + r) % a->rows;
         const long *strides = a->out_strides;
         float *result = results + r * value_size;
-        const float factor = sum[r] == 0 ? 0 : 1 / sum[r];
+        const float factor = sum[r] == 0 ? a->unseen : 1 / sum[r];
         for (long d = 0; d < a->value_size; d++) result[d] *= factor;
         floats_into(a->out, result, a->type, batch * strides[0] + head * strides[1] + row * strides[2], strides[3],
             a->value_size);

@@ -25,7 +25,7 @@ def attention(args: Mapping[str, Operand], outs: Sequence[Spec], scratch: Sequen
     None, or broadcast over [batch, heads, rows, keys]: bool (whether a query sees a key) or what is added to
     the scores. `causal`: query i sees keys 0..`first` + i. `scale` None stands for 1/sqrt(size). Any strides.
 
-    Rows that see no key are zeros, as in torch.
+    A query that sees no key gets what `unseen` says, "zero" or "nan".
     """
     query, key, value = (cast(Spec, args[name]) for name in ("query", "key", "value"))
     mask = cast(Spec | None, args["mask"])
@@ -41,6 +41,7 @@ def attention(args: Mapping[str, Operand], outs: Sequence[Spec], scratch: Sequen
         "mask_type": "-1" if mask is None else TYPES[mask.dtype],
         "causal": int(bool(args["causal"])),
         "first_row": cast(int, args["first"]),
+        "unseen": "NAN" if args["unseen"] == "nan" else "0",
         "scale": f"{float(1 / sqrt(size) if scale is None else cast(float, scale))!r}f",
         "batches": batches,
         "heads": heads,

@@ -1,7 +1,7 @@
 """The system's C compiler: what it is, and a shared library made of a text.
 
-Only GCC is taken. Its OpenMP calls are the ones of libgomp, which torch brings along: a library linked without
-an OpenMP of its own finds torch's when it is loaded after it, so that a process has one set of threads.
+Only GCC is taken. Its OpenMP calls are the ones of libgomp, which torch brings along: a library linked
+without an OpenMP of its own finds torch's when it is loaded after it, so a process has one set of threads.
 """
 
 from __future__ import annotations

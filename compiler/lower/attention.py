@@ -66,9 +66,10 @@ def native_attention(low: Lowering, node: Node, operands: dict[str, Any]) -> Any
     return emit_native(low, node, found)
 
 
-def emit_native(low: Lowering, node: Node, found: Attention) -> Any:
-    """A step of the kernel in C for an attention that `is_native`; the node's result."""
-    return _emitted(low, node, "native_attention", {**_operands(found), "first": 0})
+def emit_native(low: Lowering, node: Node, found: Attention, unseen: str = "zero") -> Any:
+    """A step of the kernel in C for an attention that `is_native`; the node's result. A query that sees no
+    key gets zeros, as scaled_dot_product_attention gives, or with `unseen` "nan" what a softmax gives."""
+    return _emitted(low, node, "native_attention", {**_operands(found), "first": 0, "unseen": unseen})
 
 
 def as_four(low: Lowering, operand: Any) -> Traced:

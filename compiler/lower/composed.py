@@ -1,4 +1,4 @@
-"""Operators that torch itself defines by others (einsum, cosine_similarity, tensordot, ..), as those others."""
+"""Operators that torch itself defines by others (einsum, tensordot, tile, ..), as those others."""
 
 from __future__ import annotations
 

@@ -91,6 +91,10 @@ class _Fusion:
     live: list[int] = field(init=False)
     shared: frozenset[int] = field(init=False)
     """Buffers that others are part of."""
+    versions: list[int] = field(init=False)
+    """How often the step at each position was replaced."""
+    tried: set[tuple[int, int, int, int]] = field(init=False, default_factory=set)
+    """Pairs of positions, with their versions, that were to be fused already."""
 
     def __post_init__(self) -> None:
         self.steps = list(self.draft.steps)
@@ -98,6 +102,7 @@ class _Fusion:
         for position, step in enumerate(self.draft.steps):
             self._enter(position, step)
         self.live = [0] * len(self.steps)
+        self.versions = [0] * len(self.steps)
         for root in self.accesses:
             for position in self._lifetime(root):
                 self.live[position] += self.draft.buffers[root].nbytes
@@ -123,19 +128,24 @@ class _Fusion:
 
     def _fused(self, first: int, second: int) -> int | None:
         """Fuse the loops at two positions; where the result stands, None where they stay two."""
+        pair = (first, self.versions[first], second, self.versions[second])
+        if pair in self.tried:
+            return None
+        self.tried.add(pair)
         one, other = loop_step(self.steps[first]), loop_step(self.steps[second])
         assert one is not None
         assert other is not None
-        if self._touches_parts(one, other):
+        between = range(first + 1, second)
+        places = [at for at, moving in ((second, one), (first, other)) if self._may_move(moving, between)]
+        if not places or self._touches_parts(one, other):
             return None
         made = together(one, other, self._kept(one, first, second))
         if made is None:
             return None
-        for at, moving in ((second, one), (first, other)):
-            if self._may_move(moving, range(first + 1, second)):
-                gone = first if at == second else second
-                if self._replaced({at: made, gone: None}):
-                    return at
+        for at in places:
+            gone = first if at == second else second
+            if self._replaced({at: made, gone: None}):
+                return at
         return None
 
     def _kept(self, one: LoopStep, first: int, second: int) -> frozenset[int]:
@@ -243,6 +253,7 @@ class _Fusion:
             self.live[position] += nbytes
         for position, step in made.items():
             self.steps[position] = step
+            self.versions[position] += 1
         return True
 
     def _count(self, change: dict[int, int], roots: set[int], sign: int) -> None:

@@ -5,7 +5,7 @@ A rule that does not apply to a node goes on with `Lowering.plainly`.
 
 from __future__ import annotations
 
-from occ.lower import attention, pooling, recurrent, rows
+from occ.lower import attention, pooling, recurrent, rows, written_attention
 from occ.lower.elementwise import ELEMENTS, cast, elementwise
 from occ.lower.lowering import Rule
 
@@ -31,6 +31,7 @@ NATIVE_RULES: dict[str, Rule] = {
     "std.correction": rows.variance,
     "linalg_vector_norm.default": rows.vector_norm,
     **attention.NATIVE_RULES,
+    **written_attention.NATIVE_RULES,
     **pooling.NATIVE_RULES,
     **recurrent.NATIVE_RULES,
 }

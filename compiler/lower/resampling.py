@@ -44,7 +44,8 @@ def upsample(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
 
 RULES: dict[str, Rule] = dict.fromkeys(
     (
-        *(f"{name}{rank}d.vec" for name in ("upsample_nearest", "_upsample_nearest_exact") for rank in (1, 2, 3)),
+        *(f"upsample_nearest{rank}d.vec" for rank in (1, 2, 3)),
+        *(f"_upsample_nearest_exact{rank}d.vec" for rank in (1, 2, 3)),
         "upsample_linear1d.vec",
         "upsample_bilinear2d.vec",
         "upsample_bicubic2d.vec",

@@ -26,7 +26,10 @@ def write_reference() -> int:
 
 
 def write_outputs(chosen: Sequence[str]) -> int:
-    """Run pages and put what their commands printed into them. Returns 1 where a command failed."""
+    """Run pages and put what their commands printed into them.
+
+    Returns 1 where a command failed, or printed nothing of what an output with elisions shows.
+    """
     failed = False
     for page in chosen or pages():
         text = read(page)
@@ -38,13 +41,13 @@ def write_outputs(chosen: Sequence[str]) -> int:
             block = outcome.block
             if block.kind is Kind.OUTPUT:
                 length = len(block.text.splitlines())
-                lines[block.line : block.line + length] = [updated(block.text, outcome.printed, block.varies)]
-            elif outcome.failure:
+                made = updated(block.text, outcome.printed, block.varies)
+                lines[block.line : block.line + length] = [made]
+            if outcome.failure and (block.kind is not Kind.OUTPUT or made == block.text):
                 failed = True
                 print(report(outcome), file=sys.stderr)
-        made = "".join(lines)
-        if made != text:
-            (ROOT / page).write_text(made)
+        if (whole := "".join(lines)) != text:
+            (ROOT / page).write_text(whole)
             print(f"wrote {page}")
     return int(failed)
 

@@ -70,8 +70,8 @@ def updated(expected: str, printed: str, varies: bool = False) -> str:
     if ELISION not in (line.strip() for line in old):
         return _text(new)
     if varies:
-        [at], missing = matched(heading(expected), printed)
-        return expected if missing else _text([ELISION, *new[at:]])
+        found, missing = matched(heading(expected), printed)
+        return expected if missing else _text([ELISION, *new[found[0] :]])
     found, missing = matched(expected, printed)
     if missing:
         return expected

@@ -69,7 +69,8 @@ def _signature(function: Any) -> str:
 
 
 def _parameter(parameter: inspect.Parameter) -> str:
-    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    positional, keyword = parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD
+    stars = "*" if parameter.kind is positional else "**" if parameter.kind is keyword else ""
     text = f"{stars}{parameter.name}: {parameter.annotation}"
     if parameter.default is parameter.empty:
         return text

@@ -698,6 +698,7 @@ def native_attentions(number: Numbers, dtype: torch.dtype) -> Iterator[Case]:
             "causal": more.get("causal", False),
             "scale": more.get("scale"),
             "first": 0,
+            "unseen": "zero",
         }
         return Case("native_attention", args, attention, label=label)
 
@@ -859,13 +860,15 @@ def recurrent(number: Numbers) -> Iterator[Case]:
             yield Case("lstm", {**gates(4), "projection": None, **states}, lstm, label=label)
             state = {"hidden": states["hidden"], "reverse": reverse}
             yield Case("gru", {**gates(3), "bias": x(size), **state}, gru, label=label)
-            yield Case("rnn", {**gates(1), "relu": reverse, **state}, rnn, label=label)
+            state = {"hidden": states["hidden"], "relu": reverse, "reverse": reverse}
+            yield Case("rnn", {**gates(1), **state}, rnn, label=label)
+        label = f"zero_of_{size}"
+        zero = {"hidden": None, "cell": None, "reverse": False}
+        yield Case("lstm", {**gates(4), "projection": None, **zero}, lstm, label=label)
         zero = {"hidden": None, "reverse": False}
-        yield Case(
-            "lstm", {**gates(4), "projection": None, **zero, "cell": None}, lstm, label=f"zero_of_{size}"
-        )
-        yield Case("gru", {**gates(3), "bias": None, **zero}, gru, label=f"zero_of_{size}")
-        yield Case("rnn", {**gates(1), **zero, "relu": False}, rnn, label=f"zero_of_{size}")
+        yield Case("gru", {**gates(3), "bias": None, **zero}, gru, label=label)
+        zero = {"hidden": None, "relu": False, "reverse": False}
+        yield Case("rnn", {**gates(1), **zero}, rnn, label=label)
 
     def native(case: Case) -> Case:
         args = {name: arg for name, arg in case.args.items() if name != "projection"}

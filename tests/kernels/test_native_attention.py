@@ -74,7 +74,7 @@ def call(
     tensors = [strided(memory, number(2, *shape, dtype=dtype), layout) for shape in shapes]
     placed = None if mask is None else memory.holding(mask, mask.stride())
     args = dict(zip(("query", "key", "value"), tensors, strict=True))
-    args |= {"mask": placed, "causal": causal, "scale": scale, "first": first}
+    args |= {"mask": placed, "causal": causal, "scale": scale, "first": first, "unseen": "zero"}
     out = strided(memory, torch.full((2, heads[0], rows[0], sizes[1]), float("nan"), dtype=dtype), layout)
     function = function_of("native_attention", args, [out], ())
     assert function is not None
