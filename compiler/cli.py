@@ -40,6 +40,7 @@ EPILOG = """examples:
   occ explain model.occ
 """
 
+ARTIFACT = "what occ compile wrote"
 MODEL = "Python that defines `model` (or `name`) and `example_inputs`"
 WEIGHTS = "weights that replace the model's, which may then be on the meta device"
 INPUT = "an array of the example's type and shape (bfloat16: float32); once for each input"
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--dump", metavar="DIR", help="write every stage as a numbered text file")
 
     run = add("run", _run, "verify an artifact and run it once")
-    run.add_argument("artifact", metavar="MODEL.occ")
+    run.add_argument("artifact", metavar="MODEL.occ", help=ARTIFACT)
     run.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy", help=INPUT)
     run.add_argument("--output", action="append", default=[], metavar="NAME=FILE.npy", help=OUTPUT)
     run.add_argument("--trace", metavar="FILE.json", help="write a Chrome trace of the run")
@@ -102,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="print outputs, times and bytes as JSON")
 
     inspect = add("inspect", _inspect, "say what an artifact's plan is")
-    inspect.add_argument("artifact", metavar="MODEL.occ")
+    inspect.add_argument("artifact", metavar="MODEL.occ", help=ARTIFACT)
     inspect.add_argument("--steps", action="store_true", help="a table of the steps")
     inspect.add_argument("--program", action="store_true", help="the generated program")
     inspect.add_argument("--map", action="store_true", help="a map of the arena: addresses across, time down")
@@ -111,16 +112,16 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--json", action="store_true", help="the plan as JSON")
 
     verify = add("verify", _verify, "check an artifact: structure, plan, program and every weight")
-    verify.add_argument("artifact", metavar="MODEL.occ")
+    verify.add_argument("artifact", metavar="MODEL.occ", help=ARTIFACT)
     verify.add_argument("--json", action="store_true", help="print the result as JSON")
 
     replan = add("replan", _replan, "plan an artifact for another budget, without the model")
-    replan.add_argument("artifact", metavar="MODEL.occ")
+    replan.add_argument("artifact", metavar="MODEL.occ", help=ARTIFACT)
     _add_planning(replan)
     replan.add_argument("-o", "--output", metavar="OUT.occ", required=True, help="may be the artifact itself")
 
     bench = add("bench", _bench, "measure an artifact's memory and latency, beside eager with --model")
-    bench.add_argument("artifact", metavar="MODEL.occ")
+    bench.add_argument("artifact", metavar="MODEL.occ", help=ARTIFACT)
     bench.add_argument("--model", metavar="MODEL.py[:name]", help="also run the model in eager, by turns")
     bench.add_argument("--runs", type=int, default=20, help="the median of so many runs (default 20)")
     bench.add_argument("--html", metavar="BENCH.html", help="write predicted and measured timelines")

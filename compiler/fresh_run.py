@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from occ.child import Child, ChildError
-from occ.errors import InternalError
+from occ.errors import ArtifactError, InternalError
 from occ.target import openmp_settings
 
 RUNS = 3
@@ -31,7 +31,8 @@ class FreshRun:
 
 def fresh_run(path: str, machine: dict[str, Any], inputs: Sequence[object]) -> FreshRun:
     """Load the artifact at `path` and run it RUNS times on `inputs`, in the manifest's order; `machine` is
-    the manifest's. Raises InternalError where the process ends early."""
+    the manifest's. Raises ArtifactError for a damaged weight, and InternalError where the process ends early.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="occ-") as folder,
         Child("occ.fresh_run_child", openmp_settings(machine["threads"], machine["spin"])) as child,
@@ -43,4 +44,6 @@ def fresh_run(path: str, machine: dict[str, Any], inputs: Sequence[object]) -> F
             found = child.ask(request, SECONDS)
         except ChildError as error:
             raise InternalError(f"the process that runs {path} {error}") from error
+    if "damage" in found:
+        raise ArtifactError(found["damage"])
     return FreshRun(found["process"], found["growth"], found["cold_start"])

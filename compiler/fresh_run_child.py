@@ -15,6 +15,7 @@ import torch  # noqa: E402
 from occ.child import Answer, serve  # noqa: E402
 from occ.resident import peak_nbytes, reset_peak, resident_nbytes  # noqa: E402
 from occ.runtime_stub import entry, npy  # noqa: E402, F401
+from occ.runtime_stub.integrity import DamageError  # noqa: E402
 from occ.runtime_stub.machine import trim_heap  # noqa: E402
 from occ.runtime_stub.program import load  # noqa: E402
 from occ.warm_up import warm_up  # noqa: E402
@@ -30,12 +31,15 @@ def main() -> None:
         before = resident_nbytes()
         reset_peak()
         began = perf_counter()
-        with load(request["path"]) as program:
-            outputs = program.run(inputs)
-            cold_start = perf_counter() - began
-            del outputs
-            for _ in range(request["runs"] - 1):
-                program.run(inputs)
-            return {"cold_start": cold_start, "growth": peak_nbytes() - before, "process": peak_nbytes()}
+        try:
+            with load(request["path"]) as program:
+                outputs = program.run(inputs)
+                cold_start = perf_counter() - began
+                del outputs
+                for _ in range(request["runs"] - 1):
+                    program.run(inputs)
+                return {"cold_start": cold_start, "growth": peak_nbytes() - before, "process": peak_nbytes()}
+        except DamageError as error:
+            return {"damage": str(error)}
 
     serve(handle)

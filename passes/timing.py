@@ -180,7 +180,9 @@ def predicted_timeline(plan: Plan) -> Timeline:
     return simulate(durations, plan.sizing.tiles, plan.sizing.loads, plan.reader, PREDICTED_RUNS)
 
 
-def predict(sizing: Sizing, costs: Sequence[StepCost], reader: Reader, max_runs: int = PREDICTED_RUNS) -> Prediction:
+def predict(
+    sizing: Sizing, costs: Sequence[StepCost], reader: Reader, max_runs: int = PREDICTED_RUNS
+) -> Prediction:
     """What the time model says of a plan; `costs` has one entry per step.
 
     `latency` is that of a run in the steady state, `cold_start` that of the first one: resident tiles and

@@ -42,6 +42,7 @@ class Loader:
         self._checked: list[tuple[int, int, int] | None] = []
         self._queue: deque[Piece] = deque()
         self._residents: tuple[int, ...] = ()
+        self._missing: tuple[int, ...] = ()
         self._staying: deque[Piece] = deque()
         self._urgent: deque[Piece] = deque()
         self._busy = 0
@@ -121,17 +122,22 @@ class Loader:
             )
 
     def drain(self) -> None:
-        """Forget every load that was not begun, wait for those that were, and forget an error. Tiles that
-        stay are asked for again where they have not arrived."""
+        """Forget every load that was not begun, wait for those that were, and forget an error. `resume` asks
+        again for the tiles that stay and have not arrived."""
         with self._lock:
             for queue in (self._queue, self._staying, self._urgent):
                 queue.clear()
             self._finished.wait_for(lambda: self._busy == 0)
-            missing = [tile for tile in self._residents if self._pending[tile] is not None]
+            self._missing = tuple(tile for tile in self._residents if self._pending[tile] is not None)
             self._pending = [None] * len(self._tiles)
             self._error = None
-            for tile in missing:
+
+    def resume(self) -> None:
+        """Ask for the tiles that stay and that had not arrived when the loader was drained."""
+        with self._lock:
+            for tile in self._missing:
                 self._submit(tile, self._staying)
+            self._missing = ()
 
     def close(self) -> None:
         """Stop the threads and wait for them. Whoever still waits for a load gets a HandleError."""

@@ -265,6 +265,7 @@ class Program:
         began = perf_counter()
         try:
             if not self._primed:
+                self._loader.resume()
                 self._load_head()
             self._primed = False
             with (

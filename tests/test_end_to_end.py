@@ -85,7 +85,7 @@ def test_portable_weights_equal_eager(name: str, tmp_path: Path) -> None:
             assert relative_difference(tensors_in(program(*args, **kwargs)), expected) <= 1e-4
 
 
-@pytest.mark.parametrize("name", ["resnet", "bert", "gpt2", "mobilenet_v3"])
+@pytest.mark.parametrize("name", ["resnet", "bert", "gpt2"])
 def test_plans_with_equal_records_give_equal_bits(name: str, tmp_path: Path) -> None:
     model = build(name)
     args, kwargs = as_call(model.example_inputs)

@@ -118,9 +118,10 @@ def bench_table(bench: Bench) -> str:
     rows = [
         (
             "planned",
-            f"{format_bytes(bench.planned_nbytes)} = arena {format_bytes(bench.arena_nbytes)} + outputs"
-            f" {format_bytes(bench.outputs_nbytes)} + workspace {format_bytes(bench.workspace_nbytes)} + loader"
-            f" {format_bytes(bench.loader_nbytes)}",
+            f"{format_bytes(bench.planned_nbytes)} = arena {format_bytes(bench.arena_nbytes)}"
+            f" + outputs {format_bytes(bench.outputs_nbytes)}"
+            f" + workspace {format_bytes(bench.workspace_nbytes)}"
+            f" + loader {format_bytes(bench.loader_nbytes)}",
         ),
         ("measured", f"{format_bytes(bench.measured_nbytes)} of growth at the peak, in a process of its own"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -141,7 +142,7 @@ def test_parts_along_every_axis_make_the_whole(name: str) -> None:
         for first, count in ((0, half), (half, axis.extent - half)):
             part = dict(args)
             for operand, dim in axis.operands:
-                part[operand] = args[operand].narrow(dim, first, count)
+                part[operand] = narrowed(args[operand], dim, first, count)
             if axis.position:
                 part[axis.position] += first
             pieces = [
@@ -156,6 +157,13 @@ def test_parts_along_every_axis_make_the_whole(name: str) -> None:
                 target.copy_(result)
         close(out, wanted)
         out.fill_(0)
+
+
+def narrowed(operand: Any, dim: int, first: int, count: int) -> Any:
+    """The slice of a tensor, or of each in a tuple of them."""
+    if isinstance(operand, tuple):
+        return tuple(narrowed(item, dim, first, count) for item in operand)
+    return operand.narrow(dim, first, count)
 
 
 def test_cases_cover_several_types() -> None:
