@@ -35,7 +35,7 @@ def relative_difference(ours: list[Tensor], expected: list[Tensor]) -> float:
 
 
 def tolerance(module: nn.Module, example_inputs: Any) -> float:
-    """1e-4 in fp32; for a bf16 module, as much as two roundings differ that are each as far from fp32 as eager
+    """1e-4 in fp32; for a bf16 module, as much as two roundings differ that are as far from fp32 as eager
     bf16 is."""
     if all(parameter.dtype != torch.bfloat16 for parameter in module.parameters()):
         return 1e-4
