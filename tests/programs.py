@@ -36,6 +36,7 @@ from occ.ir import (
     weight_file_offsets,
 )
 from occ.passes.liveness import liveness
+from occ.passes.ordering import needed_steps, runs_of
 from occ.passes.tiling import tile
 from occ.rewrite import rewrite
 from occ.units import ALIGNMENT, PAGE, round_up
@@ -361,17 +362,49 @@ def programs(draw: st.DrawFn, max_operations: int = 16) -> Program:
 
 @st.composite
 def choices(draw: st.DrawFn, program: Program) -> Choices:
-    """Some of the splits and gathers that the program offers."""
+    """Some of the splits and gathers that the program offers, any order of its steps, and perhaps a band."""
     splits = []
     gathers = []
     for index, step in enumerate(program.steps):
         if len(step.splits) > 0 and draw(st.booleans()):
             axis: SplitAxis = draw(st.sampled_from(step.splits))
-            granules = -(-axis.extent // axis.granule)
-            splits.append((index, axis.name, draw(st.integers(1, granules))))
+            splits.append((index, axis.name, draw(st.integers(1, granules_of(axis)))))
         elif step.kernel == "embedding" and draw(st.booleans()):
             gathers.append(index)
-    return Choices(tuple(splits), tuple(gathers))
+    order = draw(orders(program))
+    bands = []
+    ends = [place for place, index in enumerate(order) if divisible(program.steps[index])]
+    if ends and draw(st.booleans()):
+        end = draw(st.sampled_from(ends))
+        begin = draw(st.integers(max(0, end - 3), end))
+        banded = set(order[begin : end + 1])
+        splits = [choice for choice in splits if choice[0] not in banded]
+        axis = draw(st.sampled_from(divisible(program.steps[order[end]])))
+        parts = draw(st.integers(2, min(4, granules_of(axis))))
+        bands.append((order[begin], order[end], axis.name, parts))
+    return Choices(tuple(splits), tuple(gathers), runs_of(order), tuple(bands))
+
+
+def granules_of(axis: SplitAxis) -> int:
+    return -(-axis.extent // axis.granule)
+
+
+def divisible(step: Step) -> list[SplitAxis]:
+    """The axes along which a band may end with the step."""
+    return [axis for axis in step.splits if not axis.staged and granules_of(axis) > 1]
+
+
+@st.composite
+def orders(draw: st.DrawFn, program: Program) -> tuple[int, ...]:
+    """An order in which every step comes after those it needs."""
+    needed = needed_steps(program)
+    order: list[int] = []
+    left = list(range(len(program.steps)))
+    while left:
+        ready = [index for index in left if not set(needed[index]) & set(left)]
+        order.append(draw(st.sampled_from(ready)))
+        left.remove(order[-1])
+    return tuple(order)
 
 
 # Plans ---------------------------------------------------------------------------------------------------
