@@ -8,6 +8,7 @@ Standard library only, and no import of a neighbour: as `__main__` it runs befor
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import json
@@ -16,6 +17,8 @@ import struct
 import sys
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 FORMAT = 1
@@ -51,21 +54,28 @@ def check_archive(path: str) -> dict[str, Any]:
     The weights are not read here; the loader checks every tile before its first use. Raises DamageError,
     and OSError where the file cannot be opened.
     """
-    with open(path, "rb") as file:
-        try:
-            return _checked_manifest(path, file)
-        except _BROKEN as error:
-            raise DamageError(f"{path} is damaged: {_line(error)}; copy or compile it again") from error
+    with open(path, "rb") as file, _damage_named(path):
+        return _checked_manifest(path, file)
 
 
 def read_member(path: str, name: str) -> bytes:
     """The bytes of one archive member. Raises DamageError where it cannot be read."""
-    with open(path, "rb") as file:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                return archive.read(name)
-        except _BROKEN as error:
-            raise DamageError(f"{path} is damaged: {_line(error)}; copy or compile it again") from error
+    with open(path, "rb") as file, _damage_named(path), zipfile.ZipFile(file) as archive:
+        return archive.read(name)
+
+
+@contextmanager
+def _damage_named(path: str) -> Iterator[None]:
+    """Raise what reading a damaged archive raises as DamageError."""
+    try:
+        yield
+    except _BROKEN as error:
+        raise DamageError(f"{path} is damaged: {_line(error)}; copy or compile it again") from error
+    except OSError as error:
+        # A damaged offset may lie before the file's begin, where nothing can be sought.
+        if error.errno != errno.EINVAL:
+            raise
+        raise DamageError(f"{path} is damaged: {_line(error)}; copy or compile it again") from error
 
 
 def _checked_manifest(path: str, file: BinaryIO) -> dict[str, Any]:
