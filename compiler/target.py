@@ -27,8 +27,8 @@ from occ.units import format_bytes, format_seconds
 FORMAT = 2
 """Version of the profile's JSON; docs/target-profile.md describes it."""
 
-SPIN_POLICIES = ("passive", "1000", "default")
-"""What `local_target` chooses from: sleep at once, spin 1000 rounds, spin as OpenMP does by itself."""
+SPIN_POLICIES = ("passive", "1000", "10000", "100000", "default")
+"""What `local_target` chooses from: sleep at once, spin so many rounds, spin as OpenMP does by itself."""
 
 SPIN_GAIN = 0.9
 """A policy later in the list is taken only where it needs less than this share of the time."""
