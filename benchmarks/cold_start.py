@@ -6,7 +6,6 @@ and run once. Every start is a process of its own; program and eager take turns.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 from compiled import EXAMPLES, HERE, Compiled, drop_from_page_cache, environment
 from device import without_occ
 from measuring import WAIT_POLICIES, largest_difference
-from share_table import fill_table
+from share_table import ShareTable, fill_table
 
 MODELS = "resnet152,gpt2_medium"
 SHARES = "100,25,10"
@@ -102,18 +101,17 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
     return cells
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--models", default=MODELS, help="names of the zoo, separated by commas")
-    parser.add_argument("--shares", default=SHARES, help="percent of demand, separated by commas")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--runs", type=int, default=1, help="starts of each process in every round")
-    parser.add_argument("--threads", type=int, help="threads that compute; default: all processors")
-    parser.add_argument("--folder", type=Path, help="where the artifacts go; a temporary folder by default")
-    parser.add_argument("--table", type=Path, default=HERE.parent / "docs" / "cold-start.md")
-    options = parser.parse_args(arguments)
-    return fill_table(options, parser, PREFACE, ("network", "weights", "eager"), measure)
-
+TABLE = ShareTable(
+    about=__doc__ or "",
+    page="cold-start.md",
+    preface=PREFACE,
+    columns=("network", "weights", "eager"),
+    measure=measure,
+    models=MODELS,
+    shares=SHARES,
+    rounds=3,
+    runs=1,
+)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(fill_table(TABLE, sys.argv[1:]))

@@ -6,15 +6,13 @@ network is in), batch 1, 2 threads, the weights not in the page cache.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from compiled import Compiled, eager_workers, program_worker
 from measuring import WAIT_POLICIES, in_turns
-from share_table import fill_table
+from share_table import ShareTable, fill_table
 
 MODELS = "resnet50,mobilenet_v3_large,vit_b_16,bert_base,gpt2,unet,lstm_lm"
 SHARES = "100,50,25,10"
@@ -48,20 +46,16 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
     return cells
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--models", default=MODELS, help="names of the zoo, separated by commas")
-    parser.add_argument("--threads", type=int, help="threads that compute; one per processor by default")
-    parser.add_argument("--shares", default=SHARES, help="percent of demand, separated by commas")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--runs", type=int, default=5, help="counted runs of each process in every round")
-    parser.add_argument("--folder", type=Path, help="where the artifacts go; a temporary folder by default")
-    parser.add_argument("--table", type=Path, default=Path(__file__).parents[1] / "docs" / "latency.md")
-    options = parser.parse_args(arguments)
-    return fill_table(
-        options, parser, PREFACE, ("network", "demand", *(f"eager, {p}" for p in WAIT_POLICIES)), measure
-    )
-
+TABLE = ShareTable(
+    about=__doc__ or "",
+    page="latency.md",
+    preface=PREFACE,
+    columns=("network", "demand", *(f"eager, {p}" for p in WAIT_POLICIES)),
+    measure=measure,
+    models=MODELS,
+    shares=SHARES,
+    runs=5,
+)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(fill_table(TABLE, sys.argv[1:]))

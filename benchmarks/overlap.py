@@ -7,9 +7,7 @@ budget, the same program with all weights resident (compute alone), and its load
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from compiled import (
 )
 from device import without_occ
 from measuring import Worker, in_turns
-from share_table import fill_table
+from share_table import ShareTable, fill_table
 
 MODELS = "gpt2_medium,gpt2_medium_one_token,vit_l_16,bert_large,resnet152"
 SHARES = "50,30,25,10,5"
@@ -74,20 +72,16 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
     return cells
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--models", default=MODELS, help="names of the zoo, separated by commas")
-    parser.add_argument("--threads", type=int, help="threads that compute; one per processor by default")
-    parser.add_argument("--shares", default=SHARES, help="percent of demand, separated by commas")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--runs", type=int, default=3, help="counted runs of each process in every round")
-    parser.add_argument("--folder", type=Path, help="where the artifacts go; a temporary folder by default")
-    parser.add_argument("--table", type=Path, default=HERE.parent / "docs" / "overlap.md")
-    options = parser.parse_args(arguments)
-    return fill_table(
-        options, parser, PREFACE, ("network", "demand", "eager", "compute alone"), measure, [RESIDENT]
-    )
-
+TABLE = ShareTable(
+    about=__doc__ or "",
+    page="overlap.md",
+    preface=PREFACE,
+    columns=("network", "demand", "eager", "compute alone"),
+    measure=measure,
+    models=MODELS,
+    shares=SHARES,
+    before=[RESIDENT],
+)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(fill_table(TABLE, sys.argv[1:]))

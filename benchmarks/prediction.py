@@ -7,16 +7,14 @@ slower than when it was measured. The prediction is scaled by that factor before
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from compiled import HERE, Compiled, program_worker
+from compiled import Compiled, program_worker
 from measuring import in_turns
-from share_table import fill_table
+from share_table import ShareTable, fill_table
 from zoo_models import ZOO
 
 SHARES = "50,25,10,0"
@@ -48,19 +46,16 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
     return cells
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--models", default=",".join(ZOO), help="names of the zoo, separated by commas")
-    parser.add_argument("--threads", type=int, help="threads that compute; one per processor by default")
-    parser.add_argument("--shares", default=SHARES, help="percent of demand, separated by commas")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--runs", type=int, default=3, help="counted runs of each process in every round")
-    parser.add_argument("--folder", type=Path, help="where the artifacts go; a temporary folder by default")
-    parser.add_argument("--table", type=Path, default=HERE.parent / "docs" / "prediction.md")
-    options = parser.parse_args(arguments)
-    columns = ("network", "compute alone", "over predicted", "median")
-    return fill_table(options, parser, PREFACE, columns, measure, [RESIDENT])
-
+TABLE = ShareTable(
+    about=__doc__ or "",
+    page="prediction.md",
+    preface=PREFACE,
+    columns=("network", "compute alone", "over predicted", "median"),
+    measure=measure,
+    models=",".join(ZOO),
+    shares=SHARES,
+    before=[RESIDENT],
+)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(fill_table(TABLE, sys.argv[1:]))

@@ -1,13 +1,15 @@
-"""One row per network, one column per share of its demand: the frame of latency.py and overlap.py."""
+"""One row per network, one column per share of its demand: the frame of latency.py, overlap.py, prediction.py
+and cold_start.py."""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from compiled import Compiled, CompileError, compile_network
+from compiled import HERE, Compiled, CompileError, compile_network
 from markdown_table import MarkdownTable
 from zoo_models import ZOO
 
@@ -15,24 +17,48 @@ Measure = Callable[[Compiled, Path, int, int], list[str]]
 """Network, folder, rounds and runs -> the cells of its row."""
 
 
-def fill_table(
-    options: argparse.Namespace,
-    parser: argparse.ArgumentParser,
-    preface: str,
-    columns: Sequence[str],
-    measure: Measure,
-    before: Sequence[float] = (),
-) -> int:
-    """Compile and measure `options.models` at `before` and `options.shares` percent of demand; the exit code.
+@dataclass(frozen=True)
+class ShareTable:
+    """The page `page` of docs/ under `preface`: `columns`, then one for each share; `measure` makes a row.
+
+    `about` is what the script's help says of it. Networks are compiled at `before` percent of demand too, for
+    what the shares are compared with. `models`, `shares` (percent), `rounds` and `runs` are defaults.
+    """
+
+    about: str
+    page: str
+    preface: str
+    columns: Sequence[str]
+    measure: Measure
+    models: str
+    shares: str
+    rounds: int = 5
+    runs: int = 3
+    before: Sequence[float] = ()
+
+
+def fill_table(table: ShareTable, arguments: Sequence[str]) -> int:
+    """Do what the command line of a script says; the exit code.
 
     A network that fails has a row that says so, and the others go on.
     """
+    parser = argparse.ArgumentParser(description=table.about.splitlines()[0])
+    parser.add_argument("--models", default=table.models, help="names of the zoo, separated by commas")
+    parser.add_argument("--threads", type=int, help="threads that compute; one per processor by default")
+    parser.add_argument("--shares", default=table.shares, help="percent of demand, separated by commas")
+    parser.add_argument("--rounds", type=int, default=table.rounds)
+    parser.add_argument(
+        "--runs", type=int, default=table.runs, help="counted runs of each process in every round"
+    )
+    parser.add_argument("--folder", type=Path, help="where the artifacts go; a temporary folder by default")
+    parser.add_argument("--table", type=Path, default=HERE.parent / "docs" / table.page)
+    options = parser.parse_args(arguments)
     names = options.models.split(",")
     if unknown := [name for name in names if name not in ZOO]:
         parser.error(f"no network {', '.join(unknown)}; the zoo has {', '.join(ZOO)}")
     shares = [float(text) for text in options.shares.split(",")]
-    header = (*columns, *(f"{share:g} %" for share in shares))
-    table = MarkdownTable(options.table, preface, header)
+    header = (*table.columns, *(f"{share:g} %" for share in shares))
+    page = MarkdownTable(options.table, table.preface, header)
     if options.folder is not None:
         options.folder.mkdir(parents=True, exist_ok=True)
     failures = 0
@@ -40,11 +66,11 @@ def fill_table(
         print(f"{name} ...", flush=True)
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             try:
-                network = compile_network(name, Path(folder), [*before, *shares], options.threads)
-                row = measure(network, Path(folder), options.rounds, options.runs)
+                network = compile_network(name, Path(folder), [*table.before, *shares], options.threads)
+                row = table.measure(network, Path(folder), options.rounds, options.runs)
             except (CompileError, RuntimeError) as error:
                 failures += 1
                 row = [name, f"FAILED: {error}", *[""] * (len(header) - 2)]
-        table.put(row, list(ZOO))
+        page.put(row, list(ZOO))
         print("  " + " | ".join(row), flush=True)
     return 1 if failures else 0
