@@ -105,6 +105,11 @@ def program_worker(artifact: Path, folder: Path) -> Worker:
 
 def eager_workers(network: Compiled) -> list[Worker]:
     """Serve a network of the zoo in eager PyTorch, in one process per wait policy, in their order."""
-    command = [sys.executable, str(HERE / "eager_zoo.py"), network.name]
+    return zoo_workers(network, "eager_zoo.py")
+
+
+def zoo_workers(network: Compiled, script: str) -> list[Worker]:
+    """Serve a network of the zoo by a script of this folder, in a process per wait policy, in their order."""
+    command = [sys.executable, str(HERE / script), network.name]
     threads = {} if network.threads is None else {"OMP_NUM_THREADS": str(network.threads)}
     return [Worker(command, environment() | policy | threads) for policy in WAIT_POLICIES.values()]

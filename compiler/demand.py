@@ -18,8 +18,9 @@ Stores = Any
 """What a node holds: the id of a store of bytes, None for no bytes of its own, or a tuple of these."""
 
 
-def activation_peak(exported: ExportedProgram) -> int:
-    """The largest sum of live non-weight bytes when the graph runs in its own order.
+def activation_peak(exported: ExportedProgram, outputs: bool = True) -> int:
+    """The largest sum of live non-weight bytes when the graph runs in its own order; without `outputs`, not
+    counting what the graph returns.
 
     - A value lives from the node that computes it to its last use; while a node runs, what it reads and what
       it computes are both alive. Results that nobody uses live while their node runs.
@@ -72,6 +73,11 @@ def activation_peak(exported: ExportedProgram) -> int:
             stores[node] = tree_map_only(Tensor, lambda t, at=position: new(t, at, at), _fixed(value))
         else:
             stores[node] = None
+    if not outputs:
+        for source in graph.output_node().all_input_nodes:
+            for store in tree_leaves(stores[source]):
+                if store is not None:
+                    nbytes[store] = 0
     return _peak(nbytes, first, last, len(nodes))
 
 
