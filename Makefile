@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 FILES := $(sort $(shell find compiler passes codegen runtime_stub -type f -not -path '*/__pycache__/*'))
 LAYOUT := $(VENV)/.layout-$(shell (echo $(FILES); cat pyproject.toml) | cksum | cut -d' ' -f1)
 
-.PHONY: demo test lint docs examples zoo install clean
+.PHONY: demo test lint docs examples zoo gpu-check gpu-bench install clean
 
 install: $(LAYOUT)
 
@@ -59,6 +59,15 @@ $(ZOO_PACKAGES)/.installed: benchmarks/zoo-requirements.txt | install
 
 zoo: $(ZOO_PACKAGES)/.installed
 	PYTHONPATH=$(ZOO_PACKAGES) $(BIN)/python benchmarks/zoo.py
+
+# On a machine with a GPU that has torch and Triton; nothing is installed. Elsewhere the environment's own.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+
+gpu-check:
+	$(GPU_PYTHON) benchmarks/gpu_check.py
+
+gpu-bench:
+	$(GPU_PYTHON) benchmarks/gpu_bench.py $(or $(MODEL),$(error say which: make gpu-bench MODEL=resnet50))
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

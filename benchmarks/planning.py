@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -101,8 +101,7 @@ def row_of(name: str) -> list[str]:
     source = lowered.program
     with Measurer(target) as measurer:
         clock = Clock(measurer)
-        bare = planning_target(target, measurer)
-        planning = PlanningTarget(clock, bare.reader, bare.machine, bare.streaming_spin)
+        planning = replace(planning_target(source, target, measurer), measure=clock)
         smallest = planned(source, planning, clock, [0])
         least = smallest.plans[0].budget.total
         shares = [

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from occ.codegen.checksums import Checksums, checksums, compare
-from occ.codegen.emit import emit, emit_native
+from occ.codegen.emit import emit, emit_native, emit_triton
 from occ.codegen.manifest import manifest_json
 from occ.codegen.native.compiler import build
 from occ.codegen.weights import Advance, WeightBytes, write_weights
@@ -30,6 +30,7 @@ from occ.serialize import plan_from_json, plan_to_json, program_from_json, progr
 
 RUNTIME = "runtime_stub"
 NATIVE_SOURCE = "native.c"
+TRITON_SOURCE = "triton_kernels.py"
 _COPY_NBYTES = 64 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -85,10 +86,13 @@ def replan_artifact(
 
 
 def native_members(plan: Plan) -> dict[str, bytes]:
-    """The program's own kernels, as text and compiled; nothing where it has none.
+    """The program's own kernels: in C as text and compiled, in Triton as text alone, which the device
+    compiles; nothing where it has none.
 
     Raises UsageError where there is no compiler.
     """
+    if kernels := emit_triton(plan):
+        return {TRITON_SOURCE: kernels.encode()}
     source = emit_native(plan)
     if not source:
         return {}

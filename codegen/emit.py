@@ -15,8 +15,10 @@ from occ.codegen.boundary import Boundary
 from occ.codegen.header import header, title
 from occ.codegen.names import comment, identifiers, listing
 from occ.codegen.native import translation_unit
-from occ.codegen.steps import native_functions, step_text
+from occ.codegen.steps import native_functions, step_text, triton_functions
+from occ.codegen.stretches import Stretch, stretches_of
 from occ.codegen.text import WIDTH, contiguous_strides, tuple_text, wrap
+from occ.codegen.triton import triton_module
 from occ.ir import BufferKind, Load, Plan, Step, Tile, Value
 from occ.units import format_bytes
 
@@ -42,8 +44,19 @@ def emit(plan: Plan) -> str:
 def emit_native(plan: Plan) -> str:
     """The C text of the functions that the program calls, a pure function of the plan; empty where it calls
     none."""
+    if plan.machine.device != "cpu":
+        return ""
     functions = native_functions(plan.program.values, plan.program.steps)
     return translation_unit(functions) if functions else ""
+
+
+def emit_triton(plan: Plan) -> str:
+    """The Python text of the kernels in Triton that the program calls, a pure function of the plan; empty
+    where it calls none."""
+    if plan.machine.device != "cuda":
+        return ""
+    functions = triton_functions(plan.program.values, plan.program.steps)
+    return triton_module(functions) if functions else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,7 @@ class _Cell:
     title: str
     lines: tuple[str, ...]
     name: str = ""
+    is_section: bool = False
 
 
 class _Emitter:
@@ -98,8 +112,9 @@ class _Emitter:
             bind_inputs=boundary.bind_inputs,
             bind_outputs=boundary.bind_outputs,
             release=boundary.release,
+            graphs=self.plan.machine.graphs,
             sections=sections,
-            section_names=[f"{section.name}," for section in sections],
+            section_names=[f"{section.name}," for section in sections if section.is_section],
         )
 
     def _used_values(self) -> tuple[int, ...]:
@@ -183,50 +198,95 @@ class _Emitter:
         return wrap(f"{self.names[value.id]:<{width}} = {view}", 0)
 
     def _sections(self) -> list[_Cell]:
+        """Functions of up to SECTION_STEPS steps each, which run one after another; stretches that are
+        replayed as a whole are functions of their own, in front of the section that calls them."""
         steps = self.program.steps
-        calls = [self._call(step) for step in steps]
-        widest = max((len(line) for call in calls for line in call.split("\n")), default=0) + 4
-        number_width = len(str(max(len(steps) - 1, 0)))
-        column = min(widest, WIDTH - len("  # ") - number_width - 2 * self.hex_digits - 6)
-        loads: dict[int, list[Load]] = {}
-        waits: dict[int, list[Load]] = {}
-        for load in self.plan.sizing.loads:
-            loads.setdefault(load.issue, []).append(load)
-            waits.setdefault(load.deadline, []).append(load)
-        residents = self.addresses.residents_first_used
+        stretches = {stretch.first: stretch for stretch in stretches_of(self.plan)}
         cells: list[_Cell] = []
-        module = ""
+        count = 0
+        inside = 0
         for begin in range(0, max(len(steps), 1), SECTION_STEPS):
             end = min(begin + SECTION_STEPS, len(steps))
             lines: list[str] = []
             for index in range(begin, end):
-                step = steps[index]
-                if step.module != module or index == begin:
-                    module = step.module
-                    lines += ["", f"    # {comment(module)}"[:WIDTH]] if module else [""]
-                lines += [self._load_line(load) for load in loads.get(index, ())]
-                lines += [self._wait_line(tile) for tile in residents.get(index, ())]
-                lines += [self._wait_line(load.tile) for load in waits.get(index, ())]
-                note = f"# {index:>{number_width}} {self._place(step)}"
-                lines += _noted(calls[index].split("\n"), column, note)
-            while lines and not lines[0]:
-                lines.pop(0)
+                if index < inside:
+                    continue
+                if (stretch := stretches.get(index)) is None:
+                    lines += self._titled(index, begin)
+                    lines += [*self._transfers(index, index + 1), *self._step_lines(index)]
+                    continue
+                inside = stretch.last
+                cells.append(self._stretch_cell(stretch))
+                title = f"steps {stretch.first} to {stretch.last - 1}"
+                lines += ["", *self._transfers(stretch.first, stretch.last)]
+                lines.append(f"{f'    replay({stretch.name})':<{self._column}}  # {title}")
             cells.append(
                 _Cell(
                     f"steps {begin} to {end - 1}" if end > begin else "no steps",
-                    tuple(lines)
-                    if any(not line.lstrip().startswith("#") for line in lines)
-                    else ("    pass",),
-                    f"steps_{len(cells)}",
+                    _body(lines),
+                    f"steps_{count}",
+                    True,
                 )
             )
+            count += 1
         return cells
+
+    def _stretch_cell(self, stretch: Stretch) -> _Cell:
+        lines: list[str] = []
+        for index in range(stretch.first, stretch.last):
+            lines += [*self._titled(index, stretch.first), *self._step_lines(index)]
+        return _Cell(f"steps {stretch.first} to {stretch.last - 1}, replayed", _body(lines), stretch.name)
+
+    def _titled(self, index: int, first: int) -> list[str]:
+        """A comment with the module of a step, where it changes or a function begins."""
+        steps = self.program.steps
+        module = steps[index].module
+        if index > first and steps[index - 1].module == module:
+            return []
+        return ["", f"    # {comment(module)}"[:WIDTH]] if module else [""]
+
+    def _transfers(self, first: int, last: int) -> list[str]:
+        """What is asked for and waited for in front of steps [first, last)."""
+        loads, waits = self._loads
+        residents = self.addresses.residents_first_used
+        lines = [self._load_line(load) for load in loads.get(first, ())]
+        for index in range(first, last):
+            lines += [self._wait_line(tile) for tile in residents.get(index, ())]
+        return lines + [self._wait_line(load.tile) for load in waits.get(first, ())]
+
+    @cached_property
+    def _loads(self) -> tuple[dict[int, list[Load]], dict[int, list[Load]]]:
+        """The loads by the step that they are asked for at, and by the one that waits for them."""
+        issued: dict[int, list[Load]] = {}
+        awaited: dict[int, list[Load]] = {}
+        for load in self.plan.sizing.loads:
+            issued.setdefault(load.issue, []).append(load)
+            awaited.setdefault(load.deadline, []).append(load)
+        return issued, awaited
+
+    @cached_property
+    def _calls(self) -> list[str]:
+        return [self._call(step) for step in self.program.steps]
+
+    @cached_property
+    def _number_width(self) -> int:
+        return len(str(max(len(self.program.steps) - 1, 0)))
+
+    @cached_property
+    def _column(self) -> int:
+        """Where the comments behind calls begin."""
+        widest = max((len(line) for call in self._calls for line in call.split("\n")), default=0) + 4
+        return min(widest, WIDTH - len("  # ") - self._number_width - 2 * self.hex_digits - 6)
+
+    def _step_lines(self, index: int) -> list[str]:
+        note = f"# {index:>{self._number_width}} {self._place(self.program.steps[index])}"
+        return _noted(self._calls[index].split("\n"), self._column, note)
 
     def _call(self, step: Step) -> str:
         def name_of(id: int) -> str:
             return str(self.stored[id]) if id in step.stored else self.names[id]
 
-        return step_text(self.program.values, step, name_of)
+        return step_text(self.program.values, step, name_of, self.plan.machine.device)
 
     def _place(self, step: Step) -> str:
         """Where a step's first result goes."""
@@ -248,6 +308,13 @@ class _Emitter:
 
     def _wait_line(self, tile: int) -> str:
         return f"{f'    wait({tile})':<16}# {self.tile_contents[tile]}"[:WIDTH]
+
+
+def _body(lines: Sequence[str]) -> tuple[str, ...]:
+    """The lines of a function, which has some statement."""
+    first = next((place for place, line in enumerate(lines) if line), len(lines))
+    found = tuple(lines[first:])
+    return found if any(not line.lstrip().startswith("#") for line in found) else ("    pass",)
 
 
 def _packed(ids: Iterable[int]) -> list[str]:

@@ -21,24 +21,45 @@ def header(plan: Plan) -> list[str]:
         ("arena", f"{budget.arena:>15,}", _claim(plan)),
         ("outputs", f"{budget.outputs:>15,}", ""),
         ("workspace", f"{budget.workspace:>15,}", "the most that any step takes outside the arena"),
-        ("loader", f"{budget.loader:>15,}", ""),
+        *_loader(plan),
         ("total", f"{budget.total:>15,}", of_limit),
         ("weights", f"{plan.program.weights_nbytes:>15,}", _weights(plan)),
     ]
-    lines = ["bytes"]
+    lines = ["bytes" if machine.device == "cpu" else "bytes of the device, but for the host's"]
     lines += [f"  {name:<10} {nbytes}  {note}".rstrip() for name, nbytes, note in rows]
     lines += [
         "",
         f"predicted  {format_seconds(prediction.latency)} a run, {format_seconds(prediction.stall)} of it"
         f" waiting for loads; {format_seconds(prediction.cold_start)} to start",
-        comment(
-            f"made for   {machine.device}, {machine.threads} threads, torch {machine.torch}, {machine.cpu}"
-        ),
+        comment(f"made for   {_machine(plan)}"),
         f"inputs     {_names([entry.name for entry in plan.program.inputs])}",
         f"outputs    {_names([entry.name for entry in plan.program.outputs])}",
         f"run        {_command(plan)}",
     ]
     return [line[:118] for line in lines]
+
+
+def _loader(plan: Plan) -> list[tuple[str, str, str]]:
+    """What loading takes: of the same memory on a CPU, of the host's beside a device."""
+    budget, machine = plan.budget, plan.machine
+    if machine.device == "cpu":
+        return [("loader", f"{budget.loader:>15,}", "")]
+    limit = "" if budget.host_limit is None else f", of a budget of {budget.host_limit:,}"
+    kept = "a pinned ring" if machine.stream_from == "ssd" else "a pinned ring and the streamed weights"
+    return [
+        ("host", f"{budget.host:>15,}", f"{kept}{limit}; not in the total"),
+        ("context", f"{budget.context:>15,}", "what the driver takes besides; not in the total"),
+    ]
+
+
+def _machine(plan: Plan) -> str:
+    machine = plan.machine
+    if machine.device == "cpu":
+        return f"{machine.device}, {machine.threads} threads, torch {machine.torch}, {machine.cpu}"
+    return (
+        f"{machine.device} {machine.capability} ({machine.cpu}), torch {machine.torch};"
+        f" streams from {machine.stream_from}"
+    )
 
 
 def _claim(plan: Plan) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import occ
@@ -21,7 +22,7 @@ def manifest_of(plan: Plan) -> dict[str, Any]:
         "format": FORMAT,
         "occ": occ.__version__,
         "model": program.name,
-        "machine": plain(machine),
+        "machine": plain(machine) if machine.device == "cpu" else asdict(machine),
         "arena_nbytes": budget.arena,
         "budget": {**plain(budget), "total": budget.total},
         "weights_nbytes": program.file_nbytes,

@@ -10,7 +10,9 @@ from torch import nn
 
 from occ.artifact import open_artifact
 from occ.codegen.bundle import replan_artifact
+from occ.devices import device_of, target_for
 from occ.errors import ArtifactError, UsageError
+from occ.feed import parse_feed
 from occ.goals import parse_goal
 from occ.model_file import as_call
 from occ.pipeline import Compiled, compile_model, planned
@@ -19,7 +21,7 @@ from occ.report.dump import Dump
 from occ.report.text import claim
 from occ.runtime_stub.integrity import DamageError
 from occ.runtime_stub.program import Program
-from occ.target import Target, local_target
+from occ.target import Target
 from occ.units import format_bytes
 
 
@@ -35,6 +37,9 @@ def compile(
     name: str | None = None,
     threads: int | None = None,
     target: Target | None = None,
+    device: str | None = None,
+    stream_from: str | None = None,
+    host_budget: str | int | None = None,
     portable: bool = False,
     dump: str | Path | None = None,
     progress: Callable[[str], None] = SILENT,
@@ -51,12 +56,19 @@ def compile(
     artifact runs on other processors too, more slowly. `dump` is a directory that gets each stage as a text
     file.
 
+    `device` is "cpu" or "cuda", by default what `target` is; without a GPU here, "cuda" needs a `target`
+    that has one. The budget is then the device's memory, and `host_budget` that of the host: weights that a
+    run streams come from the SSD through a pinned ring (`stream_from` "ssd", the default) or out of pinned
+    memory that holds them ("host").
+
     Raises UsageError for a model or inputs that cannot be compiled, a latency that no budget meets and an
     output that cannot be written, and BudgetError, which names the smallest budget that works, where the
     budget is below it. Nothing is written then.
     """
     output = Path(output)
     goal = parse_goal(budget, slowdown, latency, process_budget)
+    device = device_of(device, target)
+    feed = parse_feed(device, stream_from, host_budget, process_budget=process_budget, portable=portable)
     _check_writable(output)
     return compile_model(
         name or type(module).__name__,
@@ -64,7 +76,8 @@ def compile(
         *as_call(example_inputs),
         goal=goal,
         output=output,
-        target=target or local_target(output.absolute().parent, threads),
+        target=target or target_for(device, output.absolute().parent, threads),
+        feed=feed,
         portable=portable,
         progress=as_progress(progress),
         dump=Dump(None if dump is None else Path(dump)),
@@ -94,24 +107,33 @@ def replan(
     latency: str | float | None = None,
     threads: int | None = None,
     target: Target | None = None,
+    stream_from: str | None = None,
+    host_budget: str | int | None = None,
     progress: Callable[[str], None] = SILENT,
 ) -> Compiled:
     """Plan an artifact for another budget, without the model; its weights are copied as they are.
 
-    `budget`, `process_budget`, `slowdown` and `latency` are those of `compile`.
-    It is planned for `target`, by default this machine with `threads` threads (as many as before).
+    `budget`, `process_budget`, `slowdown`, `latency` and `host_budget` are those of `compile`, and so is
+    `stream_from`, by default what it was. It is planned for `target`, by default this machine with `threads`
+    threads (as many as before).
     Raises what `compile` raises, and ArtifactError for a damaged artifact.
     """
     output = Path(output)
     goal = parse_goal(budget, slowdown, latency, process_budget)
     artifact = open_artifact(path)
+    machine = artifact.plan.machine
+    device = device_of(machine.device, target)
+    feed = parse_feed(
+        device, stream_from or machine.stream_from or None, host_budget, process_budget=process_budget
+    )
     _check_writable(output)
-    threads = artifact.plan.machine.threads if threads is None else threads
+    threads = machine.threads if threads is None else threads
     told = as_progress(progress)
     made = planned(
         artifact.source,
         goal,
-        target or local_target(output.absolute().parent, threads),
+        target or target_for(device, output.absolute().parent, threads),
+        feed,
         told,
         Dump(None),
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 import occ
 from occ.codegen.addresses import Addresses
-from occ.codegen.bundle import NATIVE_SOURCE, runtime_members
+from occ.codegen.bundle import NATIVE_SOURCE, TRITON_SOURCE, runtime_members
 from occ.codegen.checksums import Checksums, checksums, compare
-from occ.codegen.emit import emit, emit_native
+from occ.codegen.emit import emit, emit_native, emit_triton
 from occ.codegen.manifest import manifest_json
 from occ.codegen.weights import Advance
 from occ.errors import ArtifactError, OccError, UsageError
@@ -22,6 +22,7 @@ from occ.runtime_stub.native import MEMBER as NATIVE_LIBRARY
 from occ.serialize import plan_from_json, program_from_json
 
 _NATIVE = (NATIVE_SOURCE, NATIVE_LIBRARY)
+_KERNELS = (*_NATIVE, TRITON_SOURCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def open_artifact(path: str | Path) -> Artifact:
         members = {
             name: read_member(path, name) for name in ("plan.json", "source.json", "program.py", "pages.crc")
         }
-        native = {name: read_member(path, name) for name in _NATIVE if name in manifest["members"]}
+        native = {name: read_member(path, name) for name in _KERNELS if name in manifest["members"]}
         runtime = {
             name: read_member(path, name)
             for name in manifest["members"]
@@ -77,7 +78,7 @@ def open_artifact(path: str | Path) -> Artifact:
         _verify(plan)
         _check_source(plan, source)
         text = emit(plan)
-        kernels = emit_native(plan).encode()
+        kernels = emit_native(plan).encode() + emit_triton(plan).encode()
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
     except (OccError, LookupError, TypeError, ValueError, ArithmeticError) as error:
@@ -85,9 +86,11 @@ def open_artifact(path: str | Path) -> Artifact:
         raise ArtifactError(f"{path} holds a plan that is not sound: {error}") from error
     if text.encode() != members["program.py"]:
         raise ArtifactError(f"{path}: program.py is not the program of its plan; compile the model again")
-    if native.get(NATIVE_SOURCE, b"") != kernels or set(native) != (set(_NATIVE) if kernels else set()):
+    on_cpu = plan.machine.device == "cpu"
+    kernel_source, expected = (NATIVE_SOURCE, _NATIVE) if on_cpu else (TRITON_SOURCE, (TRITON_SOURCE,))
+    if native.get(kernel_source, b"") != kernels or set(native) != (set(expected) if kernels else set()):
         raise ArtifactError(
-            f"{path}: {NATIVE_SOURCE} is not the text of its plan's kernels; compile the model again"
+            f"{path}: {kernel_source} is not the text of its plan's kernels; compile the model again"
         )
     if runtime != runtime_members():
         raise ArtifactError(f"{path}: its runtime is not that of occ {occ.__version__}; compile it again")

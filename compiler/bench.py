@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from occ.artifact import Artifact
 from occ.errors import UsageError
-from occ.fresh_run import fresh_run
+from occ.fresh_run import RUNS, FreshRun, fresh_run
 from occ.model_file import load_model_file
 from occ.progress import SILENT, Progress
+from occ.resident import peak_nbytes
 from occ.runtime_stub.program import Program
 from occ.runtime_stub.tensors import dtype_named
 from occ.runtime_stub.trace import StepTrace
@@ -33,9 +34,11 @@ class Bench:
 
     `measured_nbytes` is by how far the resident memory of a process of its own grew at its peak, from before
     the load; `process_nbytes` is that peak, and `planned_process_nbytes` what the plan expects of it.
-    `planned_nbytes` is arena, outputs, workspace and loader. `cold_start` is from the beginning of the load
-    to the first outputs. `difference` is the largest |a - b| over the outputs, divided by the largest |b| of
-    eager; it is infinite where one of them has a NaN or an infinity that the other has not.
+    `planned_nbytes` is arena, outputs, workspace and loader. On a GPU these are the device's bytes, and
+    `measured_nbytes` its allocator's peak; `host_nbytes` is what is pinned of the host's. `cold_start` is
+    from the beginning of the load to the first outputs. `difference` is the largest |a - b| over the outputs,
+    divided by the largest |b| of eager; it is infinite where one of them has a NaN or an infinity that the
+    other has not.
     """
 
     artifact: str
@@ -56,6 +59,7 @@ class Bench:
     bandwidth: float
     eager_latency: float | None
     difference: float | None
+    host_nbytes: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON, which has no infinity: the text "inf" stands for it."""
@@ -88,9 +92,16 @@ def bench(
         args, kwargs = (), {}
     inputs = _inputs(artifact, args, kwargs) if eager else list(map(_example, artifact.manifest["inputs"]))
 
-    with progress.stage("running in a fresh process"):
-        fresh = fresh_run(artifact.path, artifact.manifest["machine"], inputs)
-    warm_up()
+    on_cuda = plan.machine.device == "cuda"
+    if on_cuda:
+        fresh = _on_device(artifact, inputs)
+        if eager is not None:
+            eager = eager.cuda()
+            args, kwargs = tree_map_only(Tensor, Tensor.cuda, (args, kwargs))
+    else:
+        with progress.stage("running in a fresh process"):
+            fresh = fresh_run(artifact.path, artifact.manifest["machine"], inputs)
+        warm_up()
     with Program(artifact.path, artifact.manifest, artifact.text, artifact.page_crcs) as program:
         outputs = program.run(inputs)
         latencies, stalls, eager_latencies = [], [], []
@@ -135,12 +146,34 @@ def bench(
         bandwidth=streamed / latency,
         eager_latency=statistics.median(eager_latencies) if eager_latencies else None,
         difference=difference,
+        host_nbytes=stats.host_nbytes,
     )
 
 
 def _run_eager(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     with torch.inference_mode():
-        return [leaf for leaf in tree_leaves(module(*args, **kwargs)) if isinstance(leaf, Tensor)]
+        found = [leaf for leaf in tree_leaves(module(*args, **kwargs)) if isinstance(leaf, Tensor)]
+    if any(leaf.is_cuda for leaf in found):
+        torch.cuda.synchronize()
+    return found
+
+
+def _on_device(artifact: Artifact, inputs: list[object]) -> FreshRun:
+    """A few runs on a GPU from the load on: what its allocator gave at the peak, beside the resident memory
+    of this process."""
+    torch.cuda.init()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    with Program(artifact.path, artifact.manifest, artifact.text, artifact.page_crcs) as program:
+        program.run(inputs)
+        torch.cuda.synchronize()
+        cold_start = time.perf_counter() - began
+        for _ in range(RUNS - 1):
+            program.run(inputs)
+        torch.cuda.synchronize()
+        growth = int(torch.cuda.max_memory_allocated()) - int(before)
+    return FreshRun(peak_nbytes(), growth, cold_start)
 
 
 def _inputs(artifact: Artifact, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[object]:
@@ -161,7 +194,7 @@ def _difference(outputs: list[Tensor], expected: list[Tensor]) -> float:
 
 def _relative_difference(ours: Tensor, theirs: Tensor) -> float:
     wide = torch.complex128 if theirs.is_complex() else torch.float64
-    a, b = ours.to(wide), theirs.to(wide)
+    a, b = ours.to("cpu", wide), theirs.to("cpu", wide)
     finite = b.isfinite()
     if not torch.equal(a.isfinite(), finite) or not torch.equal(
         a[~finite].nan_to_num(nan=0.5), b[~finite].nan_to_num(nan=0.5)

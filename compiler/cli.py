@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "-o", "--output", metavar="OUT.occ", help="default: the name of MODEL.py with .occ, in this directory"
     )
-    made.add_argument("--device", choices=["cpu"], default="cpu", help="the only one is cpu")
+    made.add_argument("--device", choices=["cpu", "cuda"], help="default: that of --target, or cpu")
     made.add_argument("--weights", metavar="FILE.safetensors", help=WEIGHTS)
     made.add_argument("--portable", action="store_true", help="plain weights, for any processor; slower")
     made.add_argument("--dump", metavar="DIR", help="write every stage as a numbered text file")
@@ -132,6 +132,9 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="PROFILE.json", required=True, help="where; its storage is what is measured"
     )
     profile.add_argument("--threads", type=int, help="default: all cores")
+    profile.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="with cuda: the GPU too (default: cpu)"
+    )
     profile.add_argument("--json", action="store_true", help="print the profile as JSON too")
 
     swept = add("sweep", _sweep, "predict, or measure, the latency at many budgets")
@@ -178,6 +181,12 @@ def _add_planning(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="in place of a budget: what the process may take, the interpreter and torch included",
     )
+    parser.add_argument(
+        "--stream-from", choices=["ssd", "host"], help="on cuda, where streamed weights lie (default: ssd)"
+    )
+    parser.add_argument(
+        "--host-budget", metavar="SIZE", help="on cuda, what weights may take of the host's memory"
+    )
     _add_target(parser)
 
 
@@ -189,12 +198,23 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 
 def _compile(options: argparse.Namespace) -> str:
     from occ.api import compile
+    from occ.devices import check_device, device_of
+    from occ.feed import parse_feed
     from occ.goals import parse_goal
     from occ.model_file import load_model_file
 
     # What is wrong with an option is said before the model is loaded, which may take long.
     parse_goal(options.budget, options.slowdown, options.latency, options.process_budget)
     target = _given_target(options)
+    device = device_of(options.device, target)
+    parse_feed(
+        device,
+        options.stream_from,
+        options.host_budget,
+        process_budget=options.process_budget,
+        portable=options.portable,
+    )
+    check_device(device, target)
     model = load_model_file(options.model, options.weights)
     compiled = compile(
         model.module,
@@ -207,6 +227,9 @@ def _compile(options: argparse.Namespace) -> str:
         name=model.name,
         threads=options.threads,
         target=target,
+        device=options.device,
+        stream_from=options.stream_from,
+        host_budget=options.host_budget,
         portable=options.portable,
         dump=options.dump,
         progress=_progress(options.json),
@@ -272,14 +295,23 @@ def _inspected(artifact: Artifact, options: argparse.Namespace) -> dict[str, Any
 
 def _verify(options: argparse.Namespace) -> str:
     from occ.artifact import check_weights, open_artifact
+    from occ.native import check_library
 
     artifact = open_artifact(options.artifact)
+    compared = check_library(artifact.path, artifact.plan)
     with _progress(options.json).stage("reading", artifact.plan.program.file_nbytes, BYTES) as advance:
         check_weights(artifact.path, artifact, advance)
     tiles = len(artifact.plan.sizing.tiles)
     if options.json:
-        return _json({"artifact": artifact.path, "tiles": tiles, "sound": True})
-    return f"{artifact.path}: plan, program, runtime and {tiles} tiles are sound"
+        return _json({"artifact": artifact.path, "tiles": tiles, "sound": True, "library": compared})
+    machine = artifact.plan.machine
+    if compared or not machine.native:
+        library = ", library" if compared else ""
+        return f"{artifact.path}: plan, program{library}, runtime and {tiles} tiles are sound"
+    return (
+        f"{artifact.path}: plan, program, runtime and {tiles} tiles are sound; its library was not compared"
+        f" with its source, which takes {machine.compiler} for {machine.native}"
+    )
 
 
 def _replan(options: argparse.Namespace) -> str:
@@ -294,6 +326,8 @@ def _replan(options: argparse.Namespace) -> str:
         process_budget=options.process_budget,
         threads=options.threads,
         target=_given_target(options),
+        stream_from=options.stream_from,
+        host_budget=options.host_budget,
         progress=_progress(options.json),
     )
     return _result(compiled.plan, compiled.source, str(compiled.path)) if options.json else ""
@@ -395,11 +429,11 @@ def _completion(options: argparse.Namespace) -> str:
 
 
 def _profile(options: argparse.Namespace) -> str:
-    from occ.target import local_target
+    from occ.devices import target_for
 
     output = Path(options.output)
     with _progress(options.json).stage("measuring this machine"):
-        target = local_target(output.absolute().parent, options.threads)
+        target = target_for(options.device, output.absolute().parent, options.threads)
     target.write(output)
     if options.json:
         return _json({"profile": str(output), **json.loads(output.read_bytes())})

@@ -439,7 +439,9 @@ class Budget:
     """Where the bytes go. `limit` is None where the user set none.
 
     `process` is what the program's process takes besides (see `Footprint`), outside `total` and `limit`;
-    `process_limit` is what the user allowed for all of it.
+    `process_limit` is what the user allowed for all of it. For a device with memory of its own, `total`
+    counts that memory, and `host` the memory of the host that weights pass through or stay in; `host_limit`
+    is what the user allowed for it, and `context` what the driver takes of the device besides.
     """
 
     limit: int | None
@@ -449,6 +451,9 @@ class Budget:
     workspace: int
     process: int = 0
     process_limit: int | None = None
+    host: int = 0
+    host_limit: int | None = None
+    context: int = 0
 
     @property
     def total(self) -> int:
@@ -467,6 +472,12 @@ class Machine:
     `packing` names the machines that packed weights run on (`runtime_stub.packed.probe`); empty where the
     program has none. `native` names the processors that its native kernels are compiled for
     (`runtime_stub.native.LEVELS`), and `compiler` what compiles them; both empty where it has none.
+
+    `device` is "cpu" or "cuda". For the latter `cpu` is the name of the GPU and `capability` its compute
+    capability, such as "9.0". `stream_from` says where streamed weights come from: "ssd", through a pinned
+    ring of `ring_nbytes` bytes, or "host", from pinned memory that holds them; all others pass through the
+    ring once. `cublas_workspace_nbytes` is the memory that cuBLAS gets for its workspace, once. With
+    `graphs`, stretches of steps are replayed as CUDA graphs.
     """
 
     device: str
@@ -478,6 +489,11 @@ class Machine:
     packing: str = ""
     native: str = ""
     compiler: str = ""
+    capability: str = ""
+    stream_from: str = ""
+    ring_nbytes: int = 0
+    cublas_workspace_nbytes: int = 0
+    graphs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

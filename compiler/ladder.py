@@ -6,22 +6,26 @@ smaller one, which is all there is to it: its best cannot be slower, by more tha
 
 A ladder has about a hundred rungs, and few of them are sized. What a rung can hold bounds its latency from
 below, so rungs wait in a queue by that bound, and are sized when nothing known is faster: best-first branch
-and bound (Lawler and Wood, Operations Research 14, 1966). Just below a budget that is about ten rungs.
+and bound (Lawler and Wood, Operations Research 14, 1966). A draft of which several have been sized gets a
+tighter bound: the tangents of a linear program's optimum, which is convex in the pool (`occ.passes.fluid`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import accumulate
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
 from occ.ir import Prediction, Program, Reader, Sizing, StepCost
+from occ.passes.fluid import Tangent
 from occ.passes.liveness import Liveness
-from occ.passes.sizing import Refinement, size
-from occ.passes.tiling import tile, tile_uses
+from occ.passes.sizing import Refinement, Sizer
+from occ.passes.tiling import tiling
 from occ.passes.timing import predict
 from occ.units import PAGE, round_down, round_up
 
@@ -31,6 +35,13 @@ fragmentation of the placement."""
 
 SAME = 1e-6
 """Relative difference below which two latencies count as equal."""
+
+SIZED_FIRST = 3
+"""Rungs at which a draft is sized for one budget before a linear program is asked whether others are worth
+it."""
+
+REACH = 0.1
+"""Relative distance of pools over which the bound of a linear program is used."""
 
 
 class Draft(Protocol):
@@ -72,11 +83,11 @@ class Demand:
 
     @staticmethod
     def of(draft: Draft) -> Demand:
-        tiles = tile(draft.program)
+        cut = tiling(draft.program)
         first_used = [0] * len(draft.program.steps)
-        for each, steps in zip(tiles, tile_uses(draft.program, tiles).of_tile, strict=True):
+        for each, steps in zip(cut.tiles, cut.uses.of_tile, strict=True):
             first_used[steps[0]] += each.nbytes
-        nbytes = sorted((each.nbytes for each in tiles), reverse=True)
+        nbytes = sorted((each.nbytes for each in cut.tiles), reverse=True)
         return Demand(
             tiles_nbytes=tuple(accumulate(nbytes, initial=0)),
             base_nbytes=draft.liveness.peak_nbytes,
@@ -119,6 +130,71 @@ def rungs_between(smallest: int, largest: int) -> tuple[int, ...]:
     return (*found, largest) if largest > smallest else (smallest,)
 
 
+class _Sizings(Generic[AnyDraft]):
+    """The sizings of one draft, each made once, and what bounds the latency of those not made yet."""
+
+    def __init__(self, draft: AnyDraft, reader: Reader) -> None:
+        self.draft = draft
+        self._reader = reader
+        self._demand = Demand.of(draft)
+        self._sizer = Sizer(draft.program, draft.liveness, draft.costs, reader)
+        self._tangents: dict[int, Tangent | None] = {}
+        self._made: dict[int, Sized[AnyDraft] | None] = {}
+
+    def least_latency(self, rung: int) -> float:
+        """Seconds that no sizing for a rung beats, from what the draft moves and computes."""
+        return self._demand.least_latency(self._pool(rung), self._reader)
+
+    def bound(self, rung: int, rival: float) -> float:
+        """The same from linear programs, which take longer: tangents at other pools where they show that
+        nothing here beats `rival` seconds, and one at a pool near this."""
+        pool = self._pool(rung)
+        least = self._least(pool)
+        if least < rival and all(abs(pool - other) > REACH * other for other in self._tangents):
+            self._tangents[pool] = self._sizer.tangent(pool)
+            least = self._least(pool)
+        return least
+
+    def _least(self, pool_nbytes: int) -> float:
+        lines = (line for line in self._tangents.values() if line is not None)
+        return max((line.at(pool_nbytes) for line in lines), default=0.0)
+
+    @property
+    def count(self) -> int:
+        """Sizings made."""
+        return len(self._made)
+
+    def has(self, rung: int) -> bool:
+        """Whether the sizing for a rung is made."""
+        return rung in self._made
+
+    def at(self, rung: int) -> Sized[AnyDraft] | None:
+        """The sizing for a rung; None where the draft does not fit it."""
+        if rung not in self._made:
+            sizing = self._sizer.size(self._pool(rung))
+            self._made[rung] = (
+                None
+                if isinstance(sizing, Refinement)
+                else Sized(rung, self.draft, sizing, predict(sizing, self.draft.costs, self._reader))
+            )
+        return self._made[rung]
+
+    def _pool(self, rung: int) -> int:
+        return round_down(rung - self.draft.outside_nbytes, PAGE)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Waiting:
+    """A rung of the ladder (a negative budget, so that larger ones come first) with a latency that nothing
+    there beats. `number` is that of a draft there, -1 for all of them; `refined` says that the bound is the
+    best there is."""
+
+    least: float
+    rung: int
+    number: int
+    refined: bool
+
+
 class Ladder(Generic[AnyDraft]):
     """The rungs of one program on one target, and what has been sized of them so far."""
 
@@ -136,50 +212,52 @@ class Ladder(Generic[AnyDraft]):
         self._drafts_at = drafts_at
         self._least_at = least_at
         self._reader = reader
-        self._demands: dict[int, Demand] = {}
-        self._sized: dict[tuple[int, int], Sized[AnyDraft] | None] = {}
+        self._sizings: dict[int, _Sizings[AnyDraft]] = {}
         # An object's id is a key only while the object lives.
-        self._drafts: dict[int, tuple[AnyDraft, ...]] = {}
+        self._at_rung: dict[int, tuple[_Sizings[AnyDraft], ...]] = {}
 
-    def fastest_first(self, limit: int) -> Iterator[Sized[AnyDraft]]:
-        """Every draft at every rung up to `limit` bytes where it fits, by ascending predicted latency (up to
-        SAME); of equal ones the largest rung first. Sizes only what the next result needs."""
-        # Bounds with the rung and the number of a draft there, -1 for all drafts of a rung.
-        waiting = [(self._least_at(rung), -rung, -1) for rung in self.rungs if rung <= limit]
+    @property
+    def sized(self) -> int:
+        """How many sizings have been made."""
+        return sum(sizings.count for sizings in self._sizings.values())
+
+    def fastest_first(self, limit: int, rival: float = inf) -> Iterator[Sized[AnyDraft]]:
+        """Every draft at every rung up to `limit` bytes where it fits and is faster than `rival` seconds, by
+        ascending predicted latency (up to SAME); of equal ones the largest rung first. Sizes only what the
+        next result needs."""
+        waiting = [_Waiting(self._least_at(rung), -rung, -1, False) for rung in self.rungs if rung <= limit]
         heapify(waiting)
         made: list[tuple[float, int, int, Sized[AnyDraft]]] = []
+        asked: Counter[int] = Counter()
         while waiting or made:
-            if made and (not waiting or made[0][0] <= waiting[0][0] * (1.0 + SAME)):
+            if made and (not waiting or made[0][0] <= waiting[0].least * (1.0 + SAME)):
                 yield heappop(made)[3]
                 continue
-            least, rung, number = heappop(waiting)
-            drafts = self._drafts_of(-rung)
-            if number < 0:
-                for number, draft in enumerate(drafts):
-                    pool = round_down(-rung - draft.outside_nbytes, PAGE)
-                    bound = self._demands[id(draft)].least_latency(pool, self._reader)
-                    heappush(waiting, (max(least, bound), rung, number))
+            first = heappop(waiting)
+            if first.least * (1.0 + SAME) >= rival:
+                waiting.clear()
                 continue
-            sized = self._size(drafts[number], -rung)
-            if sized is not None:
-                heappush(made, (sized.prediction.latency, rung, number, sized))
+            rung, found = -first.rung, self._sizings_at(-first.rung)
+            if first.number < 0:
+                for number, sizings in enumerate(found):
+                    least = max(first.least, sizings.least_latency(rung))
+                    heappush(waiting, _Waiting(least, first.rung, number, False))
+                continue
+            sizings = found[first.number]
+            if not (first.refined or sizings.has(rung) or asked[id(sizings)] < SIZED_FIRST):
+                least = max(first.least, sizings.bound(rung, made[0][0] if made else rival))
+                heappush(waiting, _Waiting(least, first.rung, first.number, True))
+                continue
+            asked[id(sizings)] += 1
+            sized = sizings.at(rung)
+            if sized is not None and sized.prediction.latency * (1.0 + SAME) < rival:
+                heappush(made, (sized.prediction.latency, first.rung, first.number, sized))
 
-    def _drafts_of(self, rung: int) -> tuple[AnyDraft, ...]:
-        if rung not in self._drafts:
-            self._drafts[rung] = tuple(self._drafts_at(rung))
-            for draft in self._drafts[rung]:
-                if id(draft) not in self._demands:
-                    self._demands[id(draft)] = Demand.of(draft)
-        return self._drafts[rung]
-
-    def _size(self, draft: AnyDraft, rung: int) -> Sized[AnyDraft] | None:
-        key = (id(draft), rung)
-        if key not in self._sized:
-            pool = round_down(rung - draft.outside_nbytes, PAGE)
-            sizing = size(draft.program, draft.liveness, draft.costs, self._reader, pool)
-            self._sized[key] = (
-                None
-                if isinstance(sizing, Refinement)
-                else Sized(rung, draft, sizing, predict(sizing, draft.costs, self._reader))
-            )
-        return self._sized[key]
+    def _sizings_at(self, rung: int) -> tuple[_Sizings[AnyDraft], ...]:
+        if rung not in self._at_rung:
+            drafts = tuple(self._drafts_at(rung))
+            for draft in drafts:
+                if id(draft) not in self._sizings:
+                    self._sizings[id(draft)] = _Sizings(draft, self._reader)
+            self._at_rung[rung] = tuple(self._sizings[id(draft)] for draft in drafts)
+        return self._at_rung[rung]

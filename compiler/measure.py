@@ -78,9 +78,21 @@ class Case:
         facts = {"call": self.text, "values": [v.facts for v in self.values], "weights": self.weights}
         return json.dumps(facts, separators=(",", ":"))
 
+    @property
+    def request(self) -> Answer:
+        """The case as the processes take it that measure it."""
+        return {
+            "text": self.text,
+            "values": [value.facts for value in self.values],
+            "buffers": self.buffers,
+            "reads": self.reads,
+            "writes": self.writes,
+            "weights": self.weights,
+        }
 
-def case_of(program: Program, step: Step) -> Case:
-    """The case that a step is an instance of.
+
+def case_of(program: Program, step: Step, device: str = "cpu") -> Case:
+    """The case that a step is an instance of, called as on `device`.
 
     Offsets count from the first byte of the buffer that the step touches (rounded down to the alignment of
     buffers), so the parts of a split step are mostly one case.
@@ -98,7 +110,7 @@ def case_of(program: Program, step: Step) -> Case:
     numbers = {buffer: number for number, buffer in enumerate(begins)}
     names = {id: f"v{index}" for id, index in local.items()}
     return Case(
-        text=step_text(program.values, step, names.__getitem__),
+        text=step_text(program.values, step, names.__getitem__, device),
         values=tuple(
             LocalValue(
                 numbers[value.buffer],
@@ -226,16 +238,8 @@ class Measurer:
 
     def _alone(self, case: Case, step: Step, spin: str) -> StepCost:
         """The workspace of a case, and its seconds with operands in the caches."""
-        request = {
-            "text": case.text,
-            "values": [value.facts for value in case.values],
-            "buffers": case.buffers,
-            "reads": case.reads,
-            "writes": case.writes,
-            "weights": case.weights,
-        }
         where = f"step {step.name} (kernel {step.kernel}, module {step.module or 'of the model itself'})"
-        answer = self._ask(request, spin, where)
+        answer = self._ask(case.request, spin, where)
         if "error" in answer:
             raise InternalError(f"{where} cannot be run as {case.text}: {answer['error']}")
         return StepCost(answer["seconds"], round_up(answer["workspace"], WORKSPACE_GRAIN))

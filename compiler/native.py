@@ -5,12 +5,15 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable
 
+from occ.codegen.emit import emit_native
 from occ.codegen.native import NativeFunction, translation_unit
 from occ.codegen.native.compiler import build, find_compiler, level_for
 from occ.codegen.steps import native_functions
-from occ.errors import UsageError
+from occ.errors import ArtifactError, UsageError
 from occ.host import features_of, isa
-from occ.ir import Program
+from occ.ir import Plan, Program
+from occ.runtime_stub.integrity import read_member
+from occ.runtime_stub.native import LEVELS, MEMBER
 from occ.target import Target
 
 
@@ -47,3 +50,23 @@ def local_library(functions: Iterable[NativeFunction]) -> bytes:
     """Native kernels compiled for this machine, to be run by the compiler itself. Raises UsageError where
     there is no C compiler."""
     return build(translation_unit(functions), level_for(platform.machine(), features_of(isa())))
+
+
+def check_library(path: str, plan: Plan) -> bool | None:
+    """Whether the library in the artifact at `path` is what its plan's kernels are compiled to; None where it
+    has none, or this machine does not have the compiler that made it.
+
+    Raises ArtifactError where it is another.
+    """
+    level, compiler = plan.machine.native, find_compiler()
+    if not level:
+        return None
+    here = compiler is not None and compiler.version == plan.machine.compiler
+    if not here or LEVELS[level].arch != platform.machine():
+        return None
+    if build(emit_native(plan), level) != read_member(path, MEMBER):
+        raise ArtifactError(
+            f"{path}: {MEMBER} is not what this machine's {plan.machine.compiler} makes of its text: it was"
+            " altered, or made by another build of that compiler; compile the model again"
+        )
+    return True

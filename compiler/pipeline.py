@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from occ.accelerator import Accelerator, reader_for
 from occ.capture import capture
 from occ.codegen.bundle import write_artifact
 from occ.codegen.emit import emit
 from occ.codegen.native.compiler import find_compiler
 from occ.codegen.weights import WeightBytes
+from occ.costs import Costs, measurer_for
+from occ.feed import Feed, check_memories, ring_nbytes
 from occ.goals import Goal, Plans, plan_for
 from occ.ir import Machine, Plan, Program
 from occ.lower import Lowered, lower
-from occ.measure import Measurer
 from occ.native import native_level, native_settings
 from occ.planning import PlanningTarget
 from occ.progress import BYTES, Progress
@@ -29,6 +31,8 @@ from occ.runtime_stub.packed import probe
 from occ.target import Target
 from occ.units import format_bytes
 from occ.verify import verify
+
+DEFAULT_FEED = Feed()
 
 
 @dataclass(frozen=True)
@@ -49,21 +53,23 @@ def compile_model(
     goal: Goal,
     output: Path,
     target: Target,
+    feed: Feed,
     portable: bool,
     progress: Progress,
     dump: Dump,
 ) -> Compiled:
     """Compile `module`, called as `module(*args, **kwargs)`, into the artifact `output`.
 
-    `goal` is the budget, or what chooses one (see `occ.goals`). With `portable`, weights are stored as plain
-    tensors and kernels are torch's, which run on any machine. Raises UsageError for what cannot be compiled
+    `goal` is the budget, or what chooses one (see `occ.goals`), `feed` how weights reach a target that has
+    memory of its own. With `portable`, weights are stored as plain tensors and kernels are torch's, which
+    run on any machine. Raises UsageError for what cannot be compiled
     and BudgetError for a budget that is too small; then nothing is written.
     """
     lowered = captured_and_lowered(
         name, module, args, kwargs, target=target, portable=portable, progress=progress, dump=dump
     )
     source = lowered.program
-    made = planned(source, goal, target, progress, dump)
+    made = planned(source, goal, target, feed, progress, dump)
     with progress.stage("writing", source.file_nbytes, BYTES) as advance:
         write_artifact(output, made, source, weight_bytes(lowered.weights), advance)
     progress(f"wrote {output} ({format_bytes(output.stat().st_size)})")
@@ -86,10 +92,11 @@ def captured_and_lowered(
     with progress.stage("capturing"):
         captured = capture(module, (args, dict(kwargs)))
     progress(f"captured {len(captured.exported.graph.nodes)} operators")
-    pack = not portable and packs_for(target, progress)
-    native = not portable and compiles_for(target, progress)
+    on_cpu = target.device == "cpu"
+    pack = on_cpu and not portable and packs_for(target, progress)
+    native = not on_cpu or (not portable and compiles_for(target, progress))
     with planned_threads(target.threads), progress.stage("lowering"):
-        lowered = lower(captured, name, pack=pack, native=native)
+        lowered = lower(captured, name, pack=pack, native=native, device=target.device)
     source = lowered.program
     dump.program("lowered", source)
     progress(
@@ -99,10 +106,14 @@ def captured_and_lowered(
     return lowered
 
 
-def planned(source: Program, goal: Goal, target: Target, progress: Progress, dump: Dump) -> Plan:
-    """Plan an unsplit program for a goal on a target, and prove the plan."""
-    with Measurer(target, progress) as measurer, progress.stage("planning"):
-        made = plan_for(goal, Plans(source, planning_target(source, target, measurer)), progress)
+def planned(source: Program, goal: Goal, target: Target, feed: Feed, progress: Progress, dump: Dump) -> Plan:
+    """Plan an unsplit program for a goal on a target, and prove the plan.
+
+    Raises BudgetError where the plan needs more of the device or of the host than there may be.
+    """
+    with measurer_for(target, progress) as measurer, progress.stage("planning"):
+        made = plan_for(goal, Plans(source, planning_target(source, target, measurer, feed)), progress)
+    check_memories(made, target)
     dump.program("rewritten", made.program)
     dump.plan("planned", made, source)
     verify(made)
@@ -127,9 +138,13 @@ def compiles_for(target: Target, progress: Progress) -> bool:
     return bool(native_level(target))
 
 
-def planning_target(source: Program, target: Target, measurer: Measurer) -> PlanningTarget:
+def planning_target(
+    source: Program, target: Target, measurer: Costs, feed: Feed = DEFAULT_FEED
+) -> PlanningTarget:
     """What planning a program needs of the target profile. Raises UsageError where the program has native
-    kernels that cannot be compiled for the target."""
+    kernels that cannot be compiled for the target, and BudgetError where the host has no room for a ring."""
+    if target.accelerator is not None:
+        return _for_cuda(source, target, target.accelerator, measurer, feed)
     level, compiler = native_settings(source, target)
     machine = Machine(
         device="cpu",
@@ -143,6 +158,33 @@ def planning_target(source: Program, target: Target, measurer: Measurer) -> Plan
         compiler=compiler,
     )
     return PlanningTarget(measurer.measure, target.reader, machine, target.spin, target.footprint)
+
+
+def _for_cuda(
+    source: Program, target: Target, accelerator: Accelerator, measurer: Costs, feed: Feed
+) -> PlanningTarget:
+    machine = Machine(
+        device="cuda",
+        threads=1,
+        spin="default",
+        torch=target.torch,
+        cpu=accelerator.name,
+        profile_digest=target.digest,
+        capability=accelerator.capability,
+        stream_from=feed.stream_from,
+        ring_nbytes=ring_nbytes(source, feed),
+        cublas_workspace_nbytes=accelerator.cublas_workspace_nbytes,
+        graphs=True,
+    )
+    return PlanningTarget(
+        measure=measurer.measure,
+        reader=reader_for(target.reader, accelerator, feed.stream_from),
+        machine=machine,
+        streaming_spin="default",
+        footprint=target.footprint,
+        feed=feed,
+        context_nbytes=accelerator.context_nbytes,
+    )
 
 
 def weight_bytes(weights: Mapping[int, Tensor]) -> WeightBytes:

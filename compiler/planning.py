@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import inf
 
 from occ.errors import BudgetError
+from occ.feed import Feed, host_nbytes
 from occ.footprint import process_nbytes
 from occ.ir import (
     Budget,
@@ -78,6 +80,13 @@ class PlanningTarget:
     machine: Machine
     streaming_spin: str
     footprint: Footprint = field(default_factory=Footprint)
+    feed: Feed = field(default_factory=Feed)
+    context_nbytes: int = 0
+
+    @property
+    def has_own_memory(self) -> bool:
+        """Whether the budget is that of a device, beside the host's memory."""
+        return self.machine.device != "cpu"
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,8 @@ class Planner:
     @cached_property
     def smallest(self) -> Plan:
         """The plan with the smallest budget that this search finds."""
-        return min(_smallest(self._drafts), self.unlimited, key=lambda plan: plan.budget.total)
+        found = _smallest(self._drafts)
+        return self._resident(found.budget.total) or found
 
     @cached_property
     def _ladder(self) -> Ladder[Draft]:
@@ -141,13 +151,22 @@ class Planner:
         rungs = rungs_between(least, max(least, _resident_budget(self._whole)))
         return Ladder(rungs, self._drafts.at, self._target.reader, self._least_latency)
 
+    def _resident(self, limit: int) -> Plan | None:
+        """The plan with all weights resident, where that fits; it is made only where it might."""
+        if limit < _least_resident_budget(self._whole):
+            return None
+        return self.unlimited if limit >= self.unlimited.budget.total else None
+
     def _least_latency(self, budget: int) -> float:
         """Seconds that no draft beats in a budget: it reads what cannot stay, and computes about as long as
         the draft of largest tiles."""
+        return self._least_demand.least_latency(budget, self._target.reader)
+
+    @cached_property
+    def _least_demand(self) -> Demand:
         draft = self._drafts.largest
         seconds = tuple(QUICKEST * cost.seconds for cost in draft.costs)
-        demand = replace(Demand.of(draft), base_nbytes=0, seconds=seconds)
-        return demand.least_latency(budget, self._target.reader)
+        return replace(Demand.of(draft), base_nbytes=0, seconds=seconds)
 
     def plan(self, limit: int | None, progress: Progress = lambda line: None) -> Plan:
         """The fastest plan for `limit` bytes; without one, all weights resident in the least arena for that.
@@ -156,12 +175,14 @@ class Planner:
         """
         if limit is None:
             return self.unlimited
-        if limit >= self.unlimited.budget.total:
-            return _limited(self.unlimited, limit)
-        for sized in self._ladder.fastest_first(limit):
+        resident = self._resident(limit)
+        rival = inf if resident is None else resident.prediction.latency
+        for sized in self._ladder.fastest_first(limit, rival):
             placed = _placed(sized, limit, self._target)
             if placed is not None:
                 return placed
+        if resident is not None:
+            return _limited(resident, limit)
         smallest = self.smallest
         if limit < smallest.budget.total:
             raise BudgetError(_explain(smallest, limit), smallest.budget.total)
@@ -184,6 +205,11 @@ def _resident_budget(whole: Draft) -> int:
     """The budget at which all weights of an unsplit program are resident, but for fragmentation."""
     weights_nbytes = sum(t.nbytes for t in tile(whole.program))
     return round_up(whole.liveness.peak_nbytes + weights_nbytes + whole.outside_nbytes, PAGE)
+
+
+def _least_resident_budget(whole: Draft) -> int:
+    """A budget below which not all weights of an unsplit program are resident, whatever its workspace is."""
+    return _resident_budget(whole) - whole.workspace - 2 * PAGE
 
 
 def _placed(sized: Sized[Draft], limit: int, target: PlanningTarget) -> Plan | None:
@@ -294,7 +320,7 @@ def _draft(source: Program, choices: Choices, target: PlanningTarget) -> Draft:
         spin=target.streaming_spin,
         costs=tuple(target.measure(program, target.streaming_spin)),
         liveness=live,
-        loader_nbytes=_checksums_nbytes(program),
+        loader_nbytes=0 if target.has_own_memory else _checksums_nbytes(program),
         needs=tuple(step_needs(program, live)),
     )
 
@@ -421,6 +447,9 @@ def _plan(
             loader=draft.loader_nbytes,
             workspace=draft.workspace,
             process=process_nbytes(draft.program, target.footprint),
+            host=host_nbytes(draft.program, sizing, target.machine) if target.has_own_memory else 0,
+            host_limit=target.feed.host_limit,
+            context=target.context_nbytes,
         ),
         prediction=predict(sizing, draft.costs, target.reader),
         machine=replace(

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from occ.artifact import open_artifact
 from occ.codegen.bundle import replan_artifact, write_artifact
+from occ.costs import measurer_for
+from occ.devices import target_for
 from occ.errors import UsageError
+from occ.feed import Feed
 from occ.goals import Plans
 from occ.ir import Plan, Program
-from occ.measure import Measurer
 from occ.model_file import load_model_file
 from occ.pipeline import captured_and_lowered, planning_target, weight_bytes
 from occ.progress import SILENT, Progress
@@ -87,10 +89,12 @@ def study(
         artifact = open_artifact(spec)
         source, own = artifact.source, artifact.plan
         threads = own.machine.threads if threads is None else threads
-        target = target or local_target(folder, threads)
+        target = target or target_for(own.machine.device, folder, threads)
 
         def write(path: Path, plan: Plan) -> None:
             replan_artifact(spec, path, plan)
 
-    with Measurer(target, progress) as measurer:
-        yield Study(source, target, Plans(source, planning_target(source, target, measurer)), own, write)
+    feed = Feed() if own is None or not own.machine.stream_from else Feed(own.machine.stream_from)
+    with measurer_for(target, progress) as measurer:
+        plans = Plans(source, planning_target(source, target, measurer, feed))
+        yield Study(source, target, plans, own, write)

@@ -12,10 +12,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from math import floor, isfinite, log10
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
+from occ.accelerator import Accelerator, accelerator_from_json
 from occ.cache import read_json, write_json
 from occ.child import Child, ChildError
 from occ.errors import InternalError, UsageError
@@ -30,11 +32,13 @@ FORMAT = 2
 SPIN_POLICIES = ("passive", "1000", "10000", "100000", "default")
 """What `local_target` chooses from: sleep at once, spin so many rounds, spin as OpenMP does by itself."""
 
-SPIN_GAIN = 0.9
+SPIN_GAIN = 0.97
 """A policy later in the list is taken only where it needs less than this share of the time."""
 
 SAMPLE_NBYTES = 128 << 20
 CHILD_SECONDS = 120.0
+ROUNDS = 5
+"""How often each spin policy has its turn."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class Target:
     machines compare. `spin` is how OpenMP threads wait in a program that streams: "default", "passive" or a
     spin count. `kernels` maps signatures (see `occ.measure`) to costs. `packing` names the machines whose
     packed weights it takes (empty: none; see `runtime_stub.packed.probe`). `footprint` is what a program's
-    process takes besides the program's budget. `torch` and `arch` are version and architecture.
+    process takes besides the program's budget. `torch` and `arch` are version and architecture. With an
+    `accelerator` programs run on that, and all else describes the host that feeds it.
     """
 
     name: str
@@ -65,10 +70,16 @@ class Target:
     packing: str = ""
     footprint: Footprint = field(default_factory=Footprint)
     kernels: Mapping[str, StepCost] = field(default_factory=dict)
+    accelerator: Accelerator | None = None
+
+    @property
+    def device(self) -> str:
+        """What programs run on: "cpu" or "cuda"."""
+        return "cpu" if self.accelerator is None else "cuda"
 
     @property
     def reader(self) -> Reader:
-        """The part of the profile that the time model takes."""
+        """The part of the profile that the time model takes: how storage is read."""
         return Reader(self.bandwidth, self.overhead, self.slowdown)
 
     @property
@@ -100,14 +111,16 @@ class Target:
 
     def summary(self) -> str:
         """One line for people."""
+        beside = "" if self.accelerator is None else f"; {self.accelerator.summary()}"
         return (
             f"{self.cpu}, {self.threads} thread{'s' if self.threads > 1 else ''}, torch {self.torch}; reads"
             f" {format_bytes(round(self.bandwidth))}/s + {format_seconds(self.overhead)} a request, computing"
             f" x{self.slowdown:g} beside them; spin {self.spin}; a process takes"
-            f" {format_bytes(self.footprint.process)}; {len(self.kernels)} kernels measured"
+            f" {format_bytes(self.footprint.process)}; {len(self.kernels)} kernels measured{beside}"
         )
 
     def _as_json(self) -> dict[str, Any]:
+        accelerator = {} if self.accelerator is None else {"accelerator": asdict(self.accelerator)}
         return {
             "format": FORMAT,
             "name": self.name,
@@ -127,6 +140,7 @@ class Target:
             "kernels": {
                 signature: [cost.seconds, cost.workspace] for signature, cost in sorted(self.kernels.items())
             },
+            **accelerator,
         }
 
 
@@ -177,12 +191,24 @@ def local_target(directory: str | Path, threads: int | None = None) -> Target:
         packing=probe(),
     )
     place = f"target-{bare.digest[:16]}-{os.stat(directory).st_dev:x}.json"
-    try:
-        known = _from_json(read_json(place))
-    except (KeyError, TypeError, ValueError, AttributeError):
+    known = known_target(place)
+    if known is None:
         known = _measured(bare, Path(directory))
-        write_json(place, known._as_json())
+        keep_target(place, known)
     return known.with_kernels(cached_kernels(known))
+
+
+def known_target(place: str) -> Target | None:
+    """The profile that the cache has at `place`, None where it has none that can be read."""
+    try:
+        return _from_json(read_json(place))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def keep_target(place: str, target: Target) -> None:
+    """Put a profile into the cache."""
+    write_json(place, target._as_json())
 
 
 def cached_kernels(target: Target) -> dict[str, StepCost]:
@@ -243,6 +269,7 @@ def _from_json(content: Any) -> Target:
         packing=str(content["packing"]),
         footprint=Footprint(**{name: int(nbytes) for name, nbytes in content["footprint"].items()}),
         kernels=_costs(content["kernels"]),
+        accelerator=accelerator_from_json(content["accelerator"]) if "accelerator" in content else None,
     )
     if target.threads < 1:
         raise ValueError(f"threads is {target.threads}")
@@ -276,23 +303,28 @@ def _measured(bare: Target, directory: Path) -> Target:
         try:
             for child in children:
                 child.ask({"do": "start", "path": str(sample), "threads": bare.threads}, CHILD_SECONDS)
-            reading = children[0].ask({"do": "read"}, CHILD_SECONDS)
-            computing = [child.ask({"do": "compute"}, CHILD_SECONDS) for child in children]
+            rounds = [
+                [child.ask({"do": "compute"}, CHILD_SECONDS) for child in children] for _ in range(ROUNDS)
+            ]
+            alone, beside = (
+                [median(times[way] for times in turns) for turns in zip(*rounds, strict=True)]
+                for way in ("alone", "beside")
+            )
+            best = 0
+            for index, seconds in enumerate(beside):
+                if seconds < SPIN_GAIN * beside[best]:
+                    best = index
+            rates = children[best].ask({"do": "rates"}, CHILD_SECONDS)
         except ChildError as error:
             raise InternalError(f"the process that measures this machine {error}") from error
-    bandwidth, overhead = fitted(reading["requests"])
-    best = 0
-    for index, times in enumerate(computing):
-        if times["beside"] < SPIN_GAIN * computing[best]["beside"]:
-            best = index
-    chosen = computing[best]
+    bandwidth, overhead = fitted(rates["requests"])
     return replace(
         bare,
         bandwidth=rounded(bandwidth, 2),
         overhead=rounded(overhead, 2),
-        slowdown=max(1.0, round(chosen["beside"] / chosen["alone"], 2)),
-        product_rate=rounded(chosen["product_rate"], 2),
-        memory_rate=rounded(chosen["memory_rate"], 2),
+        slowdown=max(1.0, round(beside[best] / alone[best], 2)),
+        product_rate=rounded(rates["product_rate"], 2),
+        memory_rate=rounded(rates["memory_rate"], 2),
         spin=policies[best],
         footprint=measured_footprint(openmp_settings(bare.threads, policies[best])),
     )

@@ -22,9 +22,11 @@ PASSES = 5
 REQUESTS_NBYTES = (256 << 10, 1 << 20, REQUEST_NBYTES)
 """Sizes of the requests that reading is measured with."""
 
-ROUNDS = 3
 WINDOW = 0.1
 """Seconds that computing is measured for in each round, alone and beside reading."""
+
+LAYERS = 16
+"""So many that their weights, 4 MiB each, do not stay in the caches."""
 
 
 class Sample:
@@ -35,15 +37,16 @@ class Sample:
         self._nbytes = os.stat(path).st_size
         self._arena = Arena(THREADS * REQUEST_NBYTES)
 
-    def request_seconds(self) -> list[tuple[int, float]]:
-        """Bytes of a request, and the seconds that each one of that size adds to reading the file: the median
-        of passes over it, the sizes in turns."""
+    def request_seconds(self, meanwhile: Callable[[], object]) -> list[tuple[int, float]]:
+        """Bytes of a request, and the seconds that each one of that size adds to reading the file while
+        `meanwhile` is called over and over: the median of passes over the file, the sizes in turns."""
         times: dict[int, list[float]] = {nbytes: [] for nbytes in REQUESTS_NBYTES}
         for _ in range(PASSES):
             for nbytes, seconds in times.items():
                 begin = perf_counter()
-                for thread in self._readers(lambda: True, nbytes, endless=False):
-                    thread.join()
+                threads = self._readers(lambda: True, nbytes, endless=False)
+                while any(thread.is_alive() for thread in threads):
+                    meanwhile()
                 seconds.append((perf_counter() - begin) * nbytes / self._nbytes)
         return [(nbytes, statistics.median(seconds)) for nbytes, seconds in times.items()]
 
@@ -78,19 +81,24 @@ class Sample:
         return threads
 
 
-class Layer:
+class Layers:
     """What networks are made of, at a small size: two products, a softmax, and element-wise kernels, each
-    10 us to 1 ms long, the range in which it matters how threads wait."""
+    10 us to 1 ms long, the range in which it matters how threads wait. A call computes the next layer, whose
+    weights come from memory."""
 
     def __init__(self) -> None:
         self.x = torch.randn(64, 512)
-        self.up, self.down = torch.randn(512, 1024) / 32, torch.randn(1024, 512) / 32
+        self.weights = in_huge_pages(LAYERS * 4 << 20).view(torch.float32).view(LAYERS, 2, -1)
+        self.weights.normal_(std=1 / 32)
         self.wide, self.narrow = torch.empty(64, 1024), torch.empty(64, 512)
+        self.calls = 0
 
     def __call__(self) -> Tensor:
-        torch.mm(self.x, self.up, out=self.wide)
+        up, down = self.weights[self.calls % LAYERS]
+        self.calls += 1
+        torch.mm(self.x, up.view(512, 1024), out=self.wide)
         torch.clamp_min(self.wide, 0, out=self.wide)
-        torch.mm(self.wide, self.down, out=self.narrow)
+        torch.mm(self.wide, down.view(1024, 512), out=self.narrow)
         for _ in range(4):
             torch.add(self.narrow, self.x, out=self.narrow)
             torch.tanh(self.narrow, out=self.narrow)
@@ -124,23 +132,24 @@ def memory_rate() -> float:
 
 
 def main() -> None:
-    samples: list[Sample] = []
+    started: list[tuple[Sample, Layers]] = []
 
     def handle(request: Answer) -> Answer:
         if request["do"] == "start":
             torch.set_num_threads(request["threads"])
-            samples.append(Sample(request["path"]))
+            started.append((Sample(request["path"]), Layers()))
             return {}
-        [sample] = samples
-        if request["do"] == "read":
-            return {"requests": sample.request_seconds()}
+        [(sample, layers)] = started
         with torch.inference_mode():
-            layer = Layer()
-            rounds = [
-                (mean_seconds(layer), sample.beside(lambda: mean_seconds(layer))) for _ in range(ROUNDS)
-            ]
-            rates = {"product_rate": product_rate(), "memory_rate": memory_rate()}
-        alone, beside = map(statistics.median, zip(*rounds, strict=True))
-        return {"alone": alone, "beside": beside, **rates}
+            if request["do"] == "compute":
+                return {
+                    "alone": mean_seconds(layers),
+                    "beside": sample.beside(lambda: mean_seconds(layers)),
+                }
+            return {
+                "requests": sample.request_seconds(layers),
+                "product_rate": product_rate(),
+                "memory_rate": memory_rate(),
+            }
 
     serve(handle)

@@ -37,6 +37,12 @@ def verify(plan: Plan) -> None:
     weight that a step reads in one tile, loaded by then and intact; the budget's parts as they are. Not
     proven: that kernels do what they declare, and what is measured (seconds, workspaces, loader bytes).
 
+    On a device that queues its work the order is that of the queues: a copy into the arena waits for the
+    steps that were queued before its load was asked for, and for nothing else, and a step waits for the
+    copies that it is told to. The walk takes each load's bytes when it is asked for, while they may be held
+    by no step at or after that point, so every order that the device may choose is covered; a copy takes its
+    bytes of the ring only when they are there, and gives them back when it is done, whatever tile comes next.
+
     Takes time linear in steps and loads, up to the logarithm of the buffers live at once.
     """
     _check_program(plan.program)
@@ -45,6 +51,7 @@ def verify(plan: Plan) -> None:
     _check_loads(plan)
     _check_offsets(plan)
     _check_budget(plan)
+    _check_machine(plan)
     _Walk(plan).check()
 
 
@@ -394,6 +401,39 @@ def _check_budget(plan: Plan) -> None:
         )
     if budget.limit is not None and budget.total > budget.limit:
         raise PlanError(f"the plan takes {budget.total} bytes, more than its budget of {budget.limit}")
+
+
+def _check_machine(plan: Plan) -> None:
+    """What only a device with memory of its own has, and has to have."""
+    machine, budget = plan.machine, plan.budget
+    if machine.device not in ("cpu", "cuda"):
+        raise PlanError(f"the plan is for a device called {machine.device!r}")
+    if machine.device == "cpu":
+        if machine.stream_from or machine.ring_nbytes or machine.graphs or budget.host:
+            raise PlanError(
+                f"a plan for the CPU streams from {machine.stream_from!r} through {machine.ring_nbytes} "
+                f"bytes and takes {budget.host} bytes of a host"
+            )
+        return
+    if machine.stream_from not in ("ssd", "host"):
+        raise PlanError(f"weights stream from {machine.stream_from!r}, which is neither ssd nor host")
+    if machine.ring_nbytes < PAGE or machine.ring_nbytes % PAGE:
+        raise PlanError(f"a pinned ring of {machine.ring_nbytes} bytes is no whole number of pages of {PAGE}")
+    store = 0
+    if machine.stream_from == "host":
+        tiles = {load.tile for load in plan.sizing.loads}
+        store = sum(plan.sizing.tiles[tile].nbytes for tile in tiles)
+    if budget.host < machine.ring_nbytes + store:
+        raise PlanError(
+            f"the budget counts {budget.host} bytes of the host's memory; the ring takes "
+            f"{machine.ring_nbytes} and streamed weights that stay there {store}"
+        )
+    if budget.host_limit is not None and budget.host > budget.host_limit:
+        raise PlanError(
+            f"the plan takes {budget.host} bytes of the host, more than its budget of {budget.host_limit}"
+        )
+    if machine.packing or machine.native or any(value.packing for value in plan.program.values):
+        raise PlanError("weights are packed, or kernels compiled, for a CPU in a plan for CUDA")
 
 
 # Who holds which bytes, step by step ---------------------------------------------------------------------

@@ -118,6 +118,11 @@ def _plan_problems(plan: Plan) -> Iterator[str]:
         budget.workspace,
         budget.process,
         budget.process_limit or 0,
+        budget.host,
+        budget.host_limit or 0,
+        budget.context,
+        plan.machine.ring_nbytes,
+        plan.machine.cublas_workspace_nbytes,
     )
     if not all(map(_is_size, (*parts, sizing.pool_nbytes))):
         yield f"the budget is {budget}"

@@ -20,6 +20,7 @@ how much another choice could gain at most.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 from occ.errors import InternalError
@@ -56,10 +57,37 @@ def least_latency(problem: Problem) -> float:
     Solved by GLOP (0.2 s for 800 tiles). Raises InternalError where
     the pool holds no step with its tiles.
     """
+    found = tangent(problem)
+    if found is None:
+        raise InternalError(f"no latency bounds a pool of {problem.pool_nbytes} bytes from below")
+    return found.latency
+
+
+@dataclass(frozen=True, slots=True)
+class Tangent:
+    """A latency (seconds) that no schedule beats in a pool of `pool_nbytes` bytes, and by how many seconds it
+    falls with every byte that the pool grows.
+
+    The optimum of a linear program is convex in its right-hand side, so this line bounds the latency from
+    below in every other pool, too.
+    """
+
+    pool_nbytes: int
+    latency: float
+    gain: float
+
+    def at(self, pool_nbytes: int) -> float:
+        """Seconds that no schedule beats in a pool of so many bytes."""
+        return self.latency - self.gain * (pool_nbytes - self.pool_nbytes)
+
+
+def tangent(problem: Problem) -> Tangent | None:
+    """The bound of a problem and how it changes with the pool; None where the solver finds no optimum, as in
+    a pool that holds no step with its tiles."""
     from ortools.linear_solver import pywraplp
 
     if not len(problem.tiles):
-        return problem.compute
+        return Tangent(problem.pool_nbytes, problem.compute, 0.0)
     solver = pywraplp.Solver.CreateSolver("GLOP")
     infinity = solver.infinity()
     # In units of the largest tile and of its reading, numbers are of similar size.
@@ -68,6 +96,8 @@ def least_latency(problem: Problem) -> float:
     pace = max(size / read for size, read in zip(nbytes, reads, strict=True))
     kept = [solver.NumVar(0.0, 1.0, "") for _ in problem.tiles]
     resident = solver.NumVar(0.0, infinity, "")
+    pool = solver.NumVar(0.0, infinity, "")
+    given = solver.Add(pool == problem.pool_nbytes * byte)
     solver.Add(resident == solver.Sum([size * part for size, part in zip(nbytes, kept, strict=True)]))
 
     first_used: dict[int, list[int]] = {}
@@ -86,12 +116,12 @@ def least_latency(problem: Problem) -> float:
             solver.Add(need == gone + solver.Sum([nbytes[tile] * (1.0 - kept[tile]) for tile in used]))
             solver.Add(loaded[segment] >= need)
         before, after, following = loaded[segment], solver.NumVar(0.0, infinity, ""), loaded[segment + 1]
-        room = ((problem.pool_nbytes - problem.base[begin:end]) * byte).tolist()
+        live = (problem.base[begin:end] * byte).tolist()
         # Of a tile that is used in the segment's first step alone, nothing need be left in the others.
-        solver.Add(before - gone + resident <= room[0])
+        solver.Add(before - gone + resident + live[0] <= pool)
         left = gone if end == begin + 1 else need
-        solver.Add(before - left + resident <= min(room))
-        solver.Add(after - left + resident <= room[-1])
+        solver.Add(before - left + resident + max(live) <= pool)
+        solver.Add(after - left + resident + live[-1] <= pool)
         computing = float(problem.clock[end] - problem.clock[begin]) * second
         seconds = solver.NumVar(computing, infinity, "")
         reading = (after - before) * (1.0 / pace)
@@ -107,5 +137,6 @@ def least_latency(problem: Problem) -> float:
     solver.Add(total >= solver.Sum(streamed))
     solver.Minimize(total)
     if solver.Solve() != pywraplp.Solver.OPTIMAL:
-        raise InternalError(f"no latency bounds a pool of {problem.pool_nbytes} bytes from below")
-    return float(solver.Objective().Value()) / second * (1.0 - TOLERANCE)
+        return None
+    least = float(solver.Objective().Value()) / second * (1.0 - TOLERANCE)
+    return Tangent(problem.pool_nbytes, least, max(0.0, -float(given.dual_value())) * byte / second)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from occ.errors import InternalError
@@ -99,10 +100,16 @@ def lower_order(program: Program, beside: Sequence[int]) -> tuple[int, ...]:
     lives = _Lives(program, beside)
     pieces = [(first, last, tuple(range(first, last))) for first, last in _pieces(needed)]
     own = [lives.peak(order, first, last) for first, last, order in pieces]
-    found = [
-        order if last - first < 3 else _Piece(lives, needed, first, last).order()
-        for first, last, order in pieces
-    ]
+    # Networks repeat layers, and what is alike is ordered alike.
+    known: dict[_Signature, tuple[int, ...]] = {}
+    found = []
+    for first, last, order in pieces:
+        if last - first >= 3:
+            piece = _Piece(lives, needed, first, last)
+            if piece.signature not in known:
+                known[piece.signature] = piece.order()
+            order = tuple(first + step for step in known[piece.signature])
+        found.append(order)
     peaks = [lives.peak(order, first, last) for order, (first, last, _) in zip(found, pieces, strict=True)]
     reached = max(map(min, own, peaks), default=0)
     return tuple(
@@ -149,12 +156,13 @@ class _Lives:
             self.of_step.append(mine)
             for buffer in mine:
                 self.users.setdefault(buffer, set()).add(index)
+        self._span = {buffer: (min(users), max(users)) for buffer, users in self.users.items()}
 
     def peak(self, order: Sequence[int], first: int = 0, last: int | None = None) -> int:
         """What the fullest step needs when the steps [first, last) run in an order, after all before them
         and before all others."""
         end = len(self.of_step) if last is None else last
-        around = {b for b, users in self.users.items() if min(users) < first and max(users) >= first}
+        around = {b for b, (begin, end) in self._span.items() if begin < first <= end}
         live = most = sum(self.nbytes[buffer] for buffer in around)
         begun = set(around)
         left: dict[int, int] = {}
@@ -185,12 +193,16 @@ class _State:
     before: _State | None
 
 
+_Signature = tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[tuple[int, int, bool, bool], ...], ...]]
+"""All that the order of a piece depends on."""
+
+
 class _Piece:
     """The steps [first, last), all of which run after those before and before those after. Steps are counted
     from `first` here, and a set of them is the bits of a number."""
 
     def __init__(self, lives: _Lives, needed: Sequence[Sequence[int]], first: int, last: int) -> None:
-        self._first, self._count = first, last - first
+        self._count = last - first
         self._needed = [0] * self._count
         self._next: list[list[int]] = [[] for _ in range(self._count)]
         for step in range(self._count):
@@ -212,8 +224,14 @@ class _Piece:
                     self._given += lives.nbytes[buffer] if min(users) < first else 0
             self._touched.append([known[buffer] for buffer in lives.of_step[first + step]])
 
+    @cached_property
+    def signature(self) -> _Signature:
+        """Pieces with equal ones have equal orders."""
+        return tuple(self._needed), self._beside, tuple(tuple(touched) for touched in self._touched)
+
     def order(self) -> tuple[int, ...]:
-        """The order of least peak that is found, of equal ones the one nearest to the steps' own."""
+        """The order of least peak that is found, of equal ones the one nearest to the steps' own; steps are
+        counted from the first."""
         ready = tuple(step for step in range(self._count) if not self._needed[step])
         states = {0: _State(self._given, self._given, ready, -1, None)}
         for _ in range(self._count):
@@ -231,7 +249,7 @@ class _Piece:
         (last,) = states.values()
         found = []
         while last.before is not None:
-            found.append(self._first + last.step)
+            found.append(last.step)
             last = last.before
         return tuple(reversed(found))
 

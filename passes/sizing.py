@@ -8,16 +8,18 @@ model; placement may need a few more bytes than the sums, for fragmentation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from occ.errors import InternalError
 from occ.ir import Program, Reader, Sizing, StepCost, Tile
+from occ.passes.fluid import Tangent, tangent
 from occ.passes.liveness import Liveness
 from occ.passes.prefetch import Problem, Schedule, delay, loads_of, make_problem, time_model
-from occ.passes.residency import SAME, choose_residents
-from occ.passes.tiling import TileUses, tile, tile_uses
+from occ.passes.residency import SAME, Variant, choose_residents, variants
+from occ.passes.tiling import Tiling, tiling
 from occ.passes.timing import simulate
 from occ.units import ALIGNMENT, round_up
 
@@ -68,52 +70,84 @@ def size(
 
     Raises InternalError where program, liveness and costs do not belong together.
     """
-    if not len(program.steps) == len(liveness.live_nbytes) == len(costs):
-        raise InternalError(
-            f"{len(program.steps)} steps, live bytes of {len(liveness.live_nbytes)} and costs of {len(costs)}"
-        )
-    tiles = tile(program)
-    uses = tile_uses(program, tiles)
-    floor = _floor(liveness, tiles, uses)
-    if floor.nbytes > pool_nbytes:
-        return Refinement(floor.step, floor.nbytes, floor.weights_nbytes, pool_nbytes)
-    everything = sum(t.nbytes for t in tiles)
-    if max(liveness.live_nbytes, default=0) + everything <= pool_nbytes:
-        return Sizing(tiles, tuple(range(len(tiles))), (), pool_nbytes)
+    return Sizer(program, liveness, costs, reader).size(pool_nbytes)
 
-    durations = [cost.seconds for cost in costs]
-    problem = make_problem(tiles, uses, liveness.live_nbytes, durations, reader, pool_nbytes)
-    schedule = choose_residents(problem)
-    if schedule is None:
-        raise InternalError(f"no schedule in a pool of {pool_nbytes} bytes, though no step needs more")
-    schedule = _relax(problem, schedule, durations, reader)
-    return Sizing(
-        tiles=tiles,
-        resident=tuple(np.flatnonzero(schedule.resident).tolist()),
-        loads=loads_of(schedule, problem.steps),
-        pool_nbytes=pool_nbytes,
-    )
+
+class Sizer:
+    """Sizings of one rewritten program for pools of any size; what they share is made once."""
+
+    def __init__(
+        self, program: Program, liveness: Liveness, costs: Sequence[StepCost], reader: Reader
+    ) -> None:
+        """The arguments are those of `size`, and so are the errors raised."""
+        if not len(program.steps) == len(liveness.live_nbytes) == len(costs):
+            raise InternalError(
+                f"{len(program.steps)} steps, live bytes of {len(liveness.live_nbytes)} and costs of"
+                f" {len(costs)}"
+            )
+        self._tiling = tiling(program)
+        self._floor = _floor(liveness, self._tiling)
+        self._all_nbytes = liveness.peak_nbytes + sum(t.nbytes for t in self._tiling.tiles)
+        self._durations = [cost.seconds for cost in costs]
+        self._reader = reader
+        self._live_nbytes = liveness.live_nbytes
+
+    def size(self, pool_nbytes: int) -> Sizing | Refinement:
+        """What `size` answers for a pool of so many bytes."""
+        floor, tiles = self._floor, self._tiling.tiles
+        if floor.nbytes > pool_nbytes:
+            return Refinement(floor.step, floor.nbytes, floor.weights_nbytes, pool_nbytes)
+        if self._all_nbytes <= pool_nbytes:
+            return Sizing(tiles, tuple(range(len(tiles))), (), pool_nbytes)
+        problem = replace(self._problem, pool_nbytes=pool_nbytes)
+        schedule = choose_residents(problem, self._variants)
+        if schedule is None:
+            raise InternalError(f"no schedule in a pool of {pool_nbytes} bytes, though no step needs more")
+        schedule = _relax(problem, schedule, self._durations, self._reader)
+        return Sizing(
+            tiles=tiles,
+            resident=tuple(np.flatnonzero(schedule.resident).tolist()),
+            loads=loads_of(schedule, problem.steps),
+            pool_nbytes=pool_nbytes,
+        )
+
+    def tangent(self, pool_nbytes: int) -> Tangent | None:
+        """What bounds latencies from below in a pool of so many bytes and in others; None where nothing does,
+        and where there is nothing to choose."""
+        if not self._floor.nbytes <= pool_nbytes < self._all_nbytes:
+            return None
+        return tangent(replace(self._problem, pool_nbytes=pool_nbytes))
+
+    @cached_property
+    def _problem(self) -> Problem:
+        """The problem of the smallest pool."""
+        tiles, uses = self._tiling.tiles, self._tiling.uses
+        return make_problem(tiles, uses, self._live_nbytes, self._durations, self._reader, self._floor.nbytes)
+
+    @cached_property
+    def _variants(self) -> tuple[Variant, ...]:
+        return variants(self._problem)
 
 
 def smallest_pool(program: Program, liveness: Liveness) -> SmallestPool:
     """The largest sum, over all steps, of live bytes and the tiles that the step reads: without loading
     ahead, that much is enough. It is a bound; placement may need a little more. The first such step is
     reported."""
-    tiles = tile(program)
-    return _floor(liveness, tiles, tile_uses(program, tiles))
+    return _floor(liveness, tiling(program))
 
 
 def explain_peak(program: Program, liveness: Liveness, step: int) -> tuple[LiveTensor, ...]:
     """What is in the arena at `step` at least, largest first: live buffers (rounded to the alignment) and
     the tiles it reads, each named after its first weight and the number of others in it."""
-    tiles = tile(program)
+    cut = tiling(program)
     found = [
         LiveTensor(buffer.name, round_up(buffer.nbytes, ALIGNMENT))
         for buffer, live in zip(program.buffers, liveness.ranges, strict=True)
         if live is not None and live.first <= step < live.last
     ]
-    for tile_id in tile_uses(program, tiles).of_step[step]:
-        found.append(LiveTensor(_tile_name(program, tiles[tile_id]), tiles[tile_id].nbytes))
+    for tile_id in cut.uses.of_step[step]:
+        held = cut.tiles[tile_id]
+        found.append(LiveTensor(_tile_name(program, held), held.nbytes))
     return tuple(sorted(found, key=lambda tensor: (-tensor.nbytes, tensor.name)))
 
 
@@ -128,10 +162,10 @@ def _tile_name(program: Program, held: Tile) -> str:
     return name
 
 
-def _floor(liveness: Liveness, tiles: tuple[Tile, ...], uses: TileUses) -> SmallestPool:
+def _floor(liveness: Liveness, cut: Tiling) -> SmallestPool:
     worst = SmallestPool(0, 0, 0)
-    for step, (live_nbytes, read) in enumerate(zip(liveness.live_nbytes, uses.of_step, strict=True)):
-        weights_nbytes = sum(tiles[t].nbytes for t in read)
+    for step, (live_nbytes, read) in enumerate(zip(liveness.live_nbytes, cut.uses.of_step, strict=True)):
+        weights_nbytes = sum(cut.tiles[t].nbytes for t in read)
         if live_nbytes + weights_nbytes > worst.nbytes:
             worst = SmallestPool(live_nbytes + weights_nbytes, step, weights_nbytes)
     return worst

@@ -8,7 +8,9 @@ weights used by several steps (tied weights, shared layers) merge where their ex
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from occ.errors import InternalError
 from occ.ir import BufferKind, Program, Tile, tile_nbytes
@@ -17,6 +19,10 @@ from occ.units import PAGE
 SMALL_NBYTES = 256 * 1024
 """Bytes; below it a read's fixed cost outweighs its bytes, so such a tile joins a neighbour that is used at
 the same steps."""
+
+
+GrainUse = tuple[int, int, int]
+"""First grain, end of grains and step of a weight extent that a step reads in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,21 @@ class TileUses:
     of_tile: tuple[tuple[int, ...], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """The tiles of a program and who uses them."""
+
+    tiles: tuple[Tile, ...]
+    uses: TileUses
+
+
+def tiling(program: Program) -> Tiling:
+    """What `tile` and `tile_uses` say of a rewritten program, in one go. Raises what they raise."""
+    grain_uses = _grain_uses(program)
+    tiles = _cut(program, grain_uses)
+    return Tiling(tiles, _uses(program, tiles, grain_uses))
+
+
 def tile(program: Program) -> tuple[Tile, ...]:
     """Cut the grains into tiles, in file order; grains that no step reads in memory are in none.
 
@@ -37,13 +58,21 @@ def tile(program: Program) -> tuple[Tile, ...]:
 
     Raises InternalError where a step reads weight bytes that are in no grain.
     """
+    return _cut(program, _grain_uses(program))
+
+
+def _cut(program: Program, grain_uses: Sequence[GrainUse]) -> tuple[Tile, ...]:
     grains = program.grains
-    grain_uses = _grain_uses(program)
-    pinned = [False] * (len(grains) + 1)
+    change = [0] * (len(grains) + 2)
     for first, last, _ in grain_uses:
-        for cut in range(first + 1, last):
-            pinned[cut] = True
-    cuts = [i for i, grain in enumerate(grains) if grain.file_offset % PAGE == 0 and not pinned[i]]
+        change[first + 1] += 1
+        change[max(last, first + 1)] -= 1
+    inside = accumulate(change)
+    cuts = [
+        i
+        for i, (grain, extents) in enumerate(zip(grains, inside, strict=False))
+        if not extents and grain.file_offset % PAGE == 0
+    ]
 
     users: dict[int, set[int]] = {}
     for first, _, step in grain_uses:
@@ -71,10 +100,14 @@ def tile_uses(program: Program, tiles: tuple[Tile, ...]) -> TileUses:
 
     Raises InternalError where an extent that a step reads is not inside one tile.
     """
+    return _uses(program, tiles, _grain_uses(program))
+
+
+def _uses(program: Program, tiles: tuple[Tile, ...], grain_uses: Sequence[GrainUse]) -> TileUses:
     starts = [t.first_grain for t in tiles]
     of_step: list[set[int]] = [set() for _ in program.steps]
     of_tile: list[set[int]] = [set() for _ in tiles]
-    for first, last, step in _grain_uses(program):
+    for first, last, step in grain_uses:
         found = bisect_right(starts, first) - 1
         if found < 0 or last > tiles[found].last_grain:
             name = program.steps[step].name
@@ -87,8 +120,7 @@ def tile_uses(program: Program, tiles: tuple[Tile, ...]) -> TileUses:
     )
 
 
-def _grain_uses(program: Program) -> list[tuple[int, int, int]]:
-    """(first grain, end of grains, step) of every weight extent that a step reads in memory."""
+def _grain_uses(program: Program) -> list[GrainUse]:
     by_weight: dict[int, tuple[list[int], list[int]]] = {}
     for i, grain in enumerate(program.grains):
         ids, firsts = by_weight.setdefault(grain.weight, ([], []))
@@ -98,8 +130,10 @@ def _grain_uses(program: Program) -> list[tuple[int, int, int]]:
     for step, node in enumerate(program.steps):
         for value_id in node.reads:
             value = program.values[value_id]
+            if program.buffers[value.buffer].kind is not BufferKind.WEIGHT:
+                continue
             first, last = value.extent
-            if program.buffers[value.buffer].kind is not BufferKind.WEIGHT or first == last:
+            if first == last:
                 continue
             ids, firsts = by_weight.get(value.buffer, ([], []))
             low, high = bisect_right(firsts, first) - 1, bisect_right(firsts, last - 1) - 1

@@ -17,10 +17,45 @@ HUGE_PAGE = 2 << 20
 _MADV_POPULATE_WRITE = 23
 
 
-class Arena:
+class Views:
+    """Typed, strided views of `whole`, a row of uint8."""
+
+    def __init__(self, whole: Tensor) -> None:
+        self._typed: dict[torch.dtype, Tensor] = {torch.uint8: whole}
+
+    def view(
+        self,
+        offset: int,
+        dtype: torch.dtype,
+        shape: Sequence[int],
+        strides: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The tensor at byte `offset`; `strides` in elements, contiguous where they are not given."""
+        whole = self._typed.get(dtype)
+        if whole is None:
+            whole = self._typed[dtype] = self.bytes.view(dtype)
+        if offset % dtype.itemsize:
+            raise ValueError(f"offset {offset} is not aligned to {dtype}")
+        if strides is None:
+            strides = contiguous_strides(shape)
+        return whole.as_strided(tuple(shape), tuple(strides), offset // dtype.itemsize)
+
+    @property
+    def bytes(self) -> Tensor:
+        """All of them. Raises ValueError after `close`."""
+        if not self._typed:
+            raise ValueError("the arena is closed")
+        return self._typed[torch.uint8]
+
+    def close(self) -> None:
+        """Let go of the bytes; views that somebody still holds stay."""
+        self._typed.clear()
+
+
+class Arena(Views):
     """`nbytes` bytes (a multiple of 4096) of page-aligned, private, anonymous memory, refused where there is
     less of it left. It is taken from the system at once, or, without `touched`, by `touch` and by what is
-    read into it.
+    read into it. `purpose` and `option` are what an error calls it, and which option makes it smaller.
 
     It lies in huge pages where the system has them: a direct read then needs a few long requests instead of
     one piece for every small page, which is faster and leaves the processor to the kernels.
@@ -28,12 +63,14 @@ class Arena:
     `memory` is the same bytes for readers and checksums. Raises NotEnoughMemoryError.
     """
 
-    def __init__(self, nbytes: int, touched: bool = True) -> None:
+    def __init__(
+        self, nbytes: int, touched: bool = True, purpose: str = "the arena", option: str = "--budget"
+    ) -> None:
         left, where = available_nbytes()
         if left is not None and nbytes > left:
             raise NotEnoughMemoryError(
-                f"the arena takes {nbytes} bytes and {left} are available {where};"
-                " free memory or plan again with a smaller --budget"
+                f"{purpose} takes {nbytes} bytes and {left} are available {where};"
+                f" free memory or plan again with a smaller {option}"
             )
         self.nbytes = nbytes
         size = max(nbytes, PAGE)
@@ -41,15 +78,13 @@ class Arena:
             # Address space alone; what lies before and after the arena in it is never touched.
             self._map = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
-            raise NotEnoughMemoryError(f"the system refuses an arena of {nbytes} bytes: {error}") from error
+            raise NotEnoughMemoryError(f"the system refuses {nbytes} bytes for {purpose}: {error}") from error
         begin = -torch.frombuffer(self._map, dtype=torch.uint8).data_ptr() % HUGE_PAGE
         _ask_for_huge_pages(self._map, begin, size)
         self.memory = memoryview(self._map)[begin : begin + size]
-        self._bytes: Tensor | None = torch.frombuffer(
-            memoryview(self._map)[begin : begin + size], dtype=torch.uint8
-        )
-        self._typed: dict[torch.dtype, Tensor] = {torch.uint8: self._bytes}
-        self.address = self._bytes.data_ptr()
+        whole = torch.frombuffer(memoryview(self._map)[begin : begin + size], dtype=torch.uint8)
+        super().__init__(whole)
+        self.address = whole.data_ptr()
         if touched:
             self.touch(0, size)
 
@@ -60,38 +95,18 @@ class Arena:
         The kernel does that for a whole range at once, which is ten times as fast as threads that meet in its
         huge pages; one before 5.14 cannot.
         """
-        if self._bytes is None or begin >= end:
+        if not self._typed or begin >= end:
             return
         madvise = ctypes.CDLL(None).madvise
         madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         if madvise(self.address + begin, end - begin, _MADV_POPULATE_WRITE) != 0:
-            self._bytes[begin:end:PAGE].bitwise_or_(0)
-
-    def view(
-        self,
-        offset: int,
-        dtype: torch.dtype,
-        shape: Sequence[int],
-        strides: Sequence[int] | None = None,
-    ) -> Tensor:
-        """The tensor at byte `offset`; `strides` in elements, contiguous where they are not given."""
-        if self._bytes is None:
-            raise ValueError("the arena is closed")
-        whole = self._typed.get(dtype)
-        if whole is None:
-            whole = self._typed[dtype] = self._bytes.view(dtype)
-        if offset % dtype.itemsize:
-            raise ValueError(f"offset {offset} is not aligned to {dtype}")
-        if strides is None:
-            strides = contiguous_strides(shape)
-        return whole.as_strided(tuple(shape), tuple(strides), offset // dtype.itemsize)
+            self.bytes[begin:end:PAGE].bitwise_or_(0)
 
     def close(self) -> None:
         """Give the memory back to the system. Views that somebody still holds read as zeros."""
-        if self._bytes is None:
+        if not self._typed:
             return
-        self._bytes = None
-        self._typed.clear()
+        super().close()
         self.memory.release()
         # The pages go now. The address range goes with the last view of it, which may outlive this call (in
         # a traceback, say): torch keeps the mapping object alive, and unmapping under a view would crash.

@@ -1,8 +1,9 @@
 """A recorded run in the Chrome trace format, for ui.perfetto.dev and chrome://tracing.
 
-One process with a track for modules, one for steps and waits, one for each of the loader's threads; arrows
-from where a tile is asked for, over its first read, to where it is waited for; counters of the arena's bytes
-in use, as planned, and of the bytes read a second. Times are microseconds from the beginning of the trace.
+One process with a track for modules, one for steps and waits, one for each of the loader's threads, and for
+a device one for its copies; arrows from where a tile is asked for, over its first read, to where it is waited
+for; counters of the arena's bytes in use, as planned, and of the bytes read a second. Times are microseconds
+from the beginning of the trace.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from .facts import PlanFacts, TileFacts, plan_facts
-from .jobs import Job, RowsJob, TileJob
+from .jobs import Job, Read, RowsJob, StagedJob, TileJob
 from .trace import Statement, StepTrace
 
 PROCESS = 1
-MODULES, STEPS, FIRST_READER = 1, 2, 10
+MODULES, STEPS, COPIES, FIRST_READER = 1, 2, 3, 10
 """Thread numbers of the tracks."""
 
 Event = dict[str, Any]
@@ -33,7 +34,7 @@ def chrome_trace(trace: StepTrace, plan: Mapping[str, Any]) -> dict[str, Any]:
     """The trace as JSON data, events in order of their times."""
     facts = plan_facts(plan)
     statements = trace.events()
-    jobs = [job for job in trace.jobs if job.reads]
+    jobs = [job for job in trace.jobs if job.reads or _copies(job)]
     begins = [each.began for each in statements] + [job.submitted for job in jobs]
     writer = _Writer(facts, min(begins if trace.began is None else [*begins, trace.began], default=0.0))
     if trace.began is not None and statements:
@@ -45,10 +46,11 @@ def chrome_trace(trace: StepTrace, plan: Mapping[str, Any]) -> dict[str, Any]:
     writer.in_use(statements)
     writer.bandwidth(jobs)
     threads = {read.thread for job in jobs for read in job.reads}
+    copied = any(_copies(job) for job in jobs)
     return {
         "displayTimeUnit": "ms",
         "otherData": {"model": facts.model},
-        "traceEvents": [*_names(facts.model, threads), *sorted(writer.events, key=_order)],
+        "traceEvents": [*_names(facts.model, threads, copied), *sorted(writer.events, key=_order)],
     }
 
 
@@ -116,14 +118,19 @@ class _Writer:
                 "part bytes": read.nbytes,
                 "part file offset": read.file_offset,
                 "queued us": round((read.began - job.submitted) * 1e6, 3),
-                "MB/s": round(read.nbytes / 1e6 / max(read.arrived - read.began, 1e-9), 1),
+                "MB/s": _rate(read),
             }
             track = FIRST_READER + read.thread
             self._slice(name, "read", track, read.began, read.checked, mine)
             if read.checked - read.arrived >= 1e-6:
                 self._slice("checksum", "check", track, read.arrived, read.checked, {})
+        for copy in _copies(job):
+            self._slice(name, "copy", COPIES, copy.began, copy.arrived, {**args, "MB/s": _rate(copy)})
         if isinstance(job, TileJob):
-            self._arrows(number, job, reads[0].began, FIRST_READER + reads[0].thread, statements)
+            first, track = (
+                (reads[0].began, FIRST_READER + reads[0].thread) if reads else (_copies(job)[0].began, COPIES)
+            )
+            self._arrows(number, job, first, track, statements)
 
     def in_use(self, statements: Iterable[Statement]) -> None:
         """The bytes of the arena that the plan says are taken, from the beginning of every step on."""
@@ -185,6 +192,16 @@ class _Writer:
         return round((time - self._origin) * 1e6, 3)
 
 
+def _copies(job: Job) -> list[Read]:
+    """What a device copied of a job, and when."""
+    return job.copies if isinstance(job, StagedJob) else []
+
+
+def _rate(read: Read) -> float:
+    """MB a second."""
+    return round(read.nbytes / 1e6 / max(read.arrived - read.began, 1e-9), 1)
+
+
 def _tile_args(number: int, tile: TileFacts) -> dict[str, Any]:
     return {
         "tile": number,
@@ -202,10 +219,12 @@ def _order(event: Event) -> tuple[float, float]:
     return event["ts"], -event.get("dur", 0.0)
 
 
-def _names(model: str, threads: Iterable[int]) -> Iterator[Event]:
+def _names(model: str, threads: Iterable[int], copied: bool) -> Iterator[Event]:
     """What the process and its tracks are called, and in which order they are shown."""
     yield {"name": "process_name", "ph": "M", "pid": PROCESS, "tid": 0, "args": {"name": f"occ: {model}"}}
     tracks = {MODULES: "modules", STEPS: "steps"}
+    if copied:
+        tracks[COPIES] = "copies"
     tracks.update({FIRST_READER + thread: f"loader {thread}" for thread in sorted(threads)})
     for order, (tid, name) in enumerate(tracks.items()):
         common = {"ph": "M", "pid": PROCESS, "tid": tid}

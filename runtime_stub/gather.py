@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor
 
 from .arena import Arena
 from .errors import IndexRangeError
-from .jobs import PAGE, Piece, RowsJob, Table, pieces_of
+from .jobs import PAGE, Job, Piece, RowsJob, Table, pieces_of
 from .storage import WeightFile
 
-if TYPE_CHECKING:
-    from .loader import Loader
+
+class ReadsNow(Protocol):
+    """A loader that can be asked to read before everything else."""
+
+    def read_now(self, job: Job, pieces: Sequence[Piece]) -> None:
+        """Read `pieces`, all of `job`; returns when they are there."""
 
 
 def gather_rows(
-    loader: Loader,
+    loader: ReadsNow,
     arena: Arena,
     file: WeightFile,
     table: Table,
@@ -31,17 +35,9 @@ def gather_rows(
     Each row that is asked for is read once, in whole pages, into the whole pages of `scratch` (a view of the
     arena), in as many rounds as these need. Raises IndexRangeError before anything is read.
     """
-    wanted: list[int] = indices.reshape(-1).tolist()
+    wanted = checked_rows(table, indices, out)
     if not wanted:
         return
-    for index in (min(wanted), max(wanted)):
-        if not 0 <= index < table.rows:
-            raise IndexRangeError(
-                f"index {index} is outside table {table.name!r}, which has {table.rows} rows;"
-                f" pass indices from 0 to {table.rows - 1}"
-            )
-    if not out.is_contiguous() or out.nbytes != len(wanted) * table.row_nbytes:
-        raise ValueError(f"a gather of {len(wanted)} rows of {table.row_nbytes} bytes needs a dense result")
     positions: dict[int, list[int]] = {}
     for position, index in enumerate(wanted):
         positions.setdefault(index, []).append(position)
@@ -50,7 +46,7 @@ def gather_rows(
     first = -(-begin // PAGE) * PAGE
     capacity = (begin + scratch.nbytes - first) // PAGE * PAGE
     for rows in _rounds(table, sorted(positions), capacity):
-        places = _read_round(loader, file, table, rows, first)
+        places = read_rows(loader, file, table, rows, first)
         for row, place in zip(rows, places, strict=True):
             for position in positions[row]:
                 ctypes.memmove(
@@ -58,7 +54,22 @@ def gather_rows(
                 )
 
 
-def _page_span(table: Table, row: int) -> tuple[int, int]:
+def checked_rows(table: Table, indices: Tensor, out: Tensor) -> list[int]:
+    """The rows that `indices`, which are on the host, ask for, in order. Raises IndexRangeError for one that
+    `table` has not, ValueError where `out` cannot take the rows one after another."""
+    wanted: list[int] = indices.reshape(-1).tolist()
+    for index in (min(wanted), max(wanted)) if wanted else ():
+        if not 0 <= index < table.rows:
+            raise IndexRangeError(
+                f"index {index} is outside table {table.name!r}, which has {table.rows} rows;"
+                f" pass indices from 0 to {table.rows - 1}"
+            )
+    if not out.is_contiguous() or out.nbytes != len(wanted) * table.row_nbytes:
+        raise ValueError(f"a gather of {len(wanted)} rows of {table.row_nbytes} bytes needs a dense result")
+    return wanted
+
+
+def page_span(table: Table, row: int) -> tuple[int, int]:
     """File offsets of the first page a row touches and of the one after the last."""
     start = table.file_offset + row * table.row_nbytes
     return start // PAGE * PAGE, -(-(start + table.row_nbytes) // PAGE) * PAGE
@@ -70,7 +81,7 @@ def _rounds(table: Table, rows: Sequence[int], capacity: int) -> Iterator[list[i
     taken = 0
     end = -1
     for row in rows:
-        first, last = _page_span(table, row)
+        first, last = page_span(table, row)
         more = last - max(first, end)
         if group and taken + more > capacity:
             yield group
@@ -86,17 +97,18 @@ def _rounds(table: Table, rows: Sequence[int], capacity: int) -> Iterator[list[i
     yield group
 
 
-def _read_round(
-    loader: Loader, file: WeightFile, table: Table, rows: Sequence[int], address: int
+def read_rows(
+    loader: ReadsNow, file: WeightFile, table: Table, rows: Sequence[int], address: int
 ) -> list[int]:
-    """Read the pages of `rows` to `address` on; the place of each row, in bytes from the arena's begin."""
+    """Read the pages of `rows` (ascending) to `address` on; the place of each row. Addresses count from the
+    begin of the memory that `loader` reads into."""
     job = RowsJob(table=table, file=file)
     pieces: list[Piece] = []
     places: list[int] = []
     run_first = run_end = -1  # file offsets of the run of adjacent pages that is being built
     run_address = address
     for row in rows:
-        first, last = _page_span(table, row)
+        first, last = page_span(table, row)
         if first > run_end:
             if run_end > run_first:
                 pieces += pieces_of(job, run_first, run_address, run_end - run_first)

@@ -39,12 +39,13 @@ class Read:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Reads that are complete together. Times are those of `time.perf_counter`, in seconds; `reads` has the
-    pieces read so far."""
+    """Reads that are complete together. Times are those of `time.perf_counter`, in seconds; Where the
+    job is `traced`, `reads` has the pieces read so far."""
 
     left: int = 0
     submitted: float = field(default_factory=perf_counter)
     finished: float = 0.0
+    traced: bool = False
     reads: list[Read] = field(default_factory=list)
 
     def check_piece(self, piece: Piece, memory: memoryview) -> None:
@@ -68,15 +69,17 @@ class Tile:
 @dataclass(slots=True, eq=False)
 class TileJob(Job):
     """The load of a tile. Its checksum is computed on its first load in this process and again whenever the
-    file has changed since; `checked` holds the file's signature at the last check, per tile."""
+    file has changed since; `checked` holds the file's signature before the read that was last checked, per
+    tile."""
 
     tile: Tile = field(kw_only=True)
     file: WeightFile = field(kw_only=True)
     checked: list[tuple[int, int, int] | None] = field(kw_only=True)
-    before: tuple[int, int, int] = field(init=False)
+    before: tuple[int, int, int] | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.before = self.file.signature()
+        # A call of the system, which the program's thread makes for no tile that was checked.
+        self.before = None if self.checked[self.tile.id] else self.file.signature()
 
     def check_all(self, memory: memoryview) -> None:
         tile = self.tile
@@ -84,12 +87,18 @@ class TileJob(Job):
             return
         found = zlib.crc32(memory[tile.address : tile.address + tile.nbytes])
         if found != tile.crc:
-            raise DamageError(
-                f"{self.file.path} is damaged: tile {tile.id} ({tile.nbytes} bytes at {tile.file_offset}) has"
-                f" CRC-32 {found:08x}, not {tile.crc:08x}; copy or compile it again"
-            )
-        # That from before the read: a change since then must not pass for the state that was checked.
+            raise self.damage(found)
+        # That from before the read: a change since then must not pass for the state that was checked. Where
+        # it was not taken, the next load takes it.
         self.checked[tile.id] = self.before
+
+    def damage(self, found: int) -> DamageError:
+        """What to raise for a tile whose CRC-32 is `found`."""
+        tile = self.tile
+        return DamageError(
+            f"{self.file.path} is damaged: tile {tile.id} ({tile.nbytes} bytes at {tile.file_offset}) has"
+            f" CRC-32 {found:08x}, not {tile.crc:08x}; copy or compile it again"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +143,53 @@ class RowsJob(Job):
                 )
 
 
-def pieces_of(job: Job, file_offset: int, address: int, nbytes: int) -> list[Piece]:
-    """The reads of `nbytes` contiguous bytes, none larger than REQUEST_NBYTES; counted in `job.left`."""
+@dataclass(slots=True, eq=False)
+class StagedJob(TileJob):
+    """The load of a tile that reaches the arena piece by piece, in order, from elsewhere. Its checksum is
+    taken there, of one piece after another, when `TileJob` would compute it.
+
+    Its first copy has to wait for `edge`; `ready` is there when all copies are on their way, and stands for
+    their end. Both are events of the device. Where a trace is taken, `marks` has file offset and bytes of
+    each copy and the marks of a device's clock around it, and `copies` at last when the device made it.
+    """
+
+    edge: object | None = None
+    ready: object | None = None
+    crc: int = 0
+    marks: list[tuple[int, int, object, object]] = field(default_factory=list)
+    copies: list[Read] = field(default_factory=list)
+    verified: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.before = self.file.signature()
+        self.verified = self.checked[self.tile.id] == self.before
+
+    def check_next(self, content: memoryview, last: bool) -> None:
+        """Called with one piece after another before it is copied. Raises DamageError at the last."""
+        tile = self.tile
+        changed = last and self.verified and self.file.signature() != self.before
+        if changed and len(content) < tile.nbytes:
+            raise DamageError(
+                f"{self.file.path} was changed while tile {tile.id} ({tile.nbytes} bytes at"
+                f" {tile.file_offset}) was read from it; run again"
+            )
+        if self.verified and not changed:
+            return
+        self.crc = zlib.crc32(content, self.crc)
+        if not last:
+            return
+        if self.crc != tile.crc:
+            raise self.damage(self.crc)
+        self.checked[tile.id] = self.before
+
+
+def pieces_of(
+    job: Job, file_offset: int, address: int, nbytes: int, request_nbytes: int = REQUEST_NBYTES
+) -> list[Piece]:
+    """The reads of `nbytes` contiguous bytes, none larger than `request_nbytes`; counted in `job.left`."""
     pieces = [
-        Piece(job, file_offset + start, address + start, min(REQUEST_NBYTES, nbytes - start))
-        for start in range(0, nbytes, REQUEST_NBYTES)
+        Piece(job, file_offset + start, address + start, min(request_nbytes, nbytes - start))
+        for start in range(0, nbytes, request_nbytes)
     ]
     job.left += len(pieces)
     return pieces

@@ -58,6 +58,20 @@ def convolution(
     )
 
 
+def cudnn_convolution(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    out: Tensor,
+) -> None:
+    """Convolution by cuDNN in the layout of `out`, channels_last (2-d or 3-d), without a bias; the algorithm
+    and the use of TF32 are those of eager mode by default."""
+    aten.cudnn_convolution.out(x, weight, padding, stride, dilation, groups, False, False, True, out=out)
+
+
 def product(
     x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, residual: Tensor | None, out: Tensor
 ) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -14,6 +16,9 @@ from .errors import HandleError
 from .gather import gather_rows
 from .jobs import Job, Piece, Read, Table, Tile, TileJob, pieces_of
 from .storage import WeightFile
+
+if TYPE_CHECKING:
+    from .device import Clock
 
 THREADS = 2
 """Two requests under way keep an SSD busy; more take time from the kernels."""
@@ -30,7 +35,8 @@ class Loader:
 
     A program calls `load`, `wait` and `gather`. An error in a thread is raised by the next of these calls,
     until `drain`. `define` must come before the first load. Counters: `nbytes_read` in bytes, `stall` in
-    seconds that `wait` and `gather` waited. Where `jobs` is a list, whatever is asked for is added to it.
+    seconds that `wait` and `gather` waited. Where `jobs` is a list, whatever is asked for is added to it;
+    `clock` is for loaders that copy.
     """
 
     def __init__(self, file: WeightFile, arena: Arena) -> None:
@@ -45,15 +51,19 @@ class Loader:
         self._missing: tuple[int, ...] = ()
         self._staying: deque[Piece] = deque()
         self._urgent: deque[Piece] = deque()
-        self._busy = 0
+        # The program's thread takes no lock and is told nothing that it does not wait for: what its kernels
+        # leave of the processor is little, and each change between threads takes as long as a small kernel.
+        self._asked: SimpleQueue[None] = SimpleQueue()
+        self._answers: SimpleQueue[None] = SimpleQueue()
+        self._ready: Callable[[], bool] | None = None
+        self._taking = threading.Lock()
+        self._reading: list[Piece | None] = [None] * THREADS
+        self._nbytes_read = [0] * (THREADS + 1)
         self._stopped = False
         self._error: BaseException | None = None
-        self._lock = threading.Lock()
-        self._arrived = threading.Condition(self._lock)
-        self._finished = threading.Condition(self._lock)
-        self.nbytes_read = 0
         self.stall = 0.0
         self.jobs: list[Job] | None = None
+        self.clock: Clock | None = None
         self._threads = [
             threading.Thread(target=self._serve, args=(index,), name=f"occ-loader-{index}", daemon=True)
             for index in range(THREADS)
@@ -65,6 +75,11 @@ class Loader:
         finally:
             threading.stack_size(before)
 
+    @property
+    def nbytes_read(self) -> int:
+        """Bytes read so far."""
+        return sum(self._nbytes_read)
+
     def define(self, tiles: Sequence[Tile], tables: Sequence[Table]) -> None:
         """Say what tile and table numbers mean."""
         self._tiles = tiles
@@ -74,17 +89,19 @@ class Loader:
 
     def load(self, tile: int) -> None:
         """Ask for a tile; returns at once."""
-        with self._lock:
-            self._raise_if_failed()
-            self._submit(tile, self._queue)
+        self._raise_if_failed()
+        self._submit(tile, self._queue)
 
     def load_residents(self, tiles: Sequence[int]) -> None:
         """Ask for tiles whose bytes nothing else ever takes, in order of use; returns at once."""
-        with self._lock:
-            self._raise_if_failed()
-            self._residents = tuple(tiles)
-            for tile in self._residents:
-                self._submit(tile, self._staying)
+        self._raise_if_failed()
+        self._residents = tuple(tiles)
+        for tile in self._residents:
+            self._submit(tile, self._staying)
+
+    def has(self, tile: int) -> bool:
+        """Whether the tile's bytes are in the arena and checked."""
+        return self._pending[tile] is None
 
     def wait(self, tile: int) -> None:
         """Return when the tile's bytes are in the arena and checked.
@@ -103,72 +120,82 @@ class Loader:
 
     def read_now(self, job: Job, pieces: Sequence[Piece]) -> None:
         """Read `pieces`, all of `job`, before any tile that waits; returns when they are there."""
-        with self._lock:
-            self._raise_if_failed()
-            self._note(job)
-            self._urgent.extend(pieces)
-            self._arrived.notify(len(pieces))
+        self._raise_if_failed()
+        self._ask(job, pieces, self._urgent)
         self._wait_for(lambda: job.left == 0)
 
     def settle(self) -> None:
         """Return when all that was asked for is in the arena, or reading has failed."""
-        with self._lock:
-            self._finished.wait_for(
-                lambda: (
-                    self._error is not None
-                    or self._stopped
-                    or not (self._queue or self._staying or self._busy)
-                )
+        self._wait_until(
+            lambda: (
+                self._error is not None
+                or self._stopped
+                or not (self._queue or self._staying or any(self._reading))
             )
+        )
 
     def drain(self) -> None:
         """Forget every load that was not begun, wait for those that were, and forget an error. `resume` asks
         again for the tiles that stay and have not arrived."""
-        with self._lock:
-            for queue in (self._queue, self._staying, self._urgent):
-                queue.clear()
-            self._finished.wait_for(lambda: self._busy == 0)
-            self._missing = tuple(tile for tile in self._residents if self._pending[tile] is not None)
-            self._pending = [None] * len(self._tiles)
-            self._error = None
+        self._forget()
+        self._wait_until(lambda: not any(self._reading))
+        self._missing = tuple(tile for tile in self._residents if self._pending[tile] is not None)
+        self._pending = [None] * len(self._tiles)
+        self._error = None
 
     def resume(self) -> None:
         """Ask for the tiles that stay and that had not arrived when the loader was drained."""
-        with self._lock:
-            for tile in self._missing:
-                self._submit(tile, self._staying)
-            self._missing = ()
+        for tile in self._missing:
+            self._submit(tile, self._staying)
+        self._missing = ()
 
     def close(self) -> None:
         """Stop the threads and wait for them. Whoever still waits for a load gets a HandleError."""
-        with self._lock:
-            self._stopped = True
-            for queue in (self._queue, self._staying, self._urgent):
-                queue.clear()
-            self._arrived.notify_all()
-            self._finished.notify_all()
+        self._stopped = True
+        self._forget()
+        for _ in self._threads:
+            self._asked.put(None)
+        self._answers.put(None)
         for thread in self._threads:
             # The collector may run, and so close a forgotten program, in one of these threads.
             if thread is not threading.current_thread():
                 thread.join()
 
+    def _forget(self) -> None:
+        with self._taking:
+            for queue in (self._queue, self._staying, self._urgent):
+                queue.clear()
+
     def _wait_for(self, ready: Callable[[], bool]) -> None:
         began = perf_counter()
-        with self._lock:
-            while not ready():
-                self._raise_if_failed()
-                self._finished.wait()
-            self._raise_if_failed()
+        self._wait_until(lambda: self._error is not None or self._stopped or ready())
+        self._raise_if_failed()
         self.stall += perf_counter() - began
+
+    def _wait_until(self, ready: Callable[[], bool]) -> None:
+        """Return when `ready()`, which the threads look at after each piece. One thread waits at a time."""
+        # Said before it is looked at here, so that either this thread or the one that changes it sees it.
+        self._ready = ready
+        try:
+            while not ready():
+                self._answers.get()
+        finally:
+            self._ready = None
 
     def _submit(self, tile: int, queue: deque[Piece]) -> None:
         wanted = self._tiles[tile]
         job = TileJob(tile=wanted, file=self._file, checked=self._checked)
         pieces = pieces_of(job, wanted.file_offset, wanted.address, wanted.nbytes)
         self._pending[tile] = job
-        self._note(job)
+        self._ask(job, pieces, queue)
+
+    def _ask(self, job: Job, pieces: Sequence[Piece], queue: deque[Piece]) -> None:
+        if self.jobs is not None:
+            job.traced = True
+            self.jobs.append(job)
         queue.extend(pieces)
-        self._arrived.notify(len(pieces))
+        for _ in pieces:
+            self._asked.put(None)
 
     def _next(self) -> Piece | None:
         if self._urgent:
@@ -179,10 +206,6 @@ class Loader:
         queue = self._staying or self._queue
         return queue.popleft() if queue else None
 
-    def _note(self, job: Job) -> None:
-        if self.jobs is not None:
-            self.jobs.append(job)
-
     def _raise_if_failed(self) -> None:
         if self._error is not None:
             raise self._error
@@ -191,23 +214,22 @@ class Loader:
 
     def _serve(self, thread: int) -> None:
         while True:
-            with self._lock:
-                while not self._stopped and (piece := self._next()) is None:
-                    self._arrived.wait()
+            self._asked.get()
+            with self._taking:
                 if self._stopped:
                     return
-                assert piece is not None
-                self._busy += 1
-            error: BaseException | None = None
+                piece = self._reading[thread] = self._next()
+            if piece is None:
+                continue  # It was asked for and forgotten since.
             try:
                 self._read(piece, thread)
             except BaseException as failure:
-                error = failure
-            with self._lock:
-                self._busy -= 1
-                if error is not None and self._error is None:
-                    self._error = error
-                self._finished.notify_all()
+                self._error = self._error or failure
+            del piece
+            self._reading[thread] = None
+            ready = self._ready
+            if ready is not None and ready():
+                self._answers.put(None)
 
     def _read(self, piece: Piece, thread: int) -> None:
         job = piece.job
@@ -216,22 +238,22 @@ class Loader:
         self._file.read_pages(memory[piece.address : piece.address + piece.nbytes], piece.file_offset)
         arrived = perf_counter()
         job.check_piece(piece, memory)
-        with self._lock:
-            self.nbytes_read += piece.nbytes
+        self._nbytes_read[thread] += piece.nbytes
+        with self._taking:
             last = job.left == 1
             if not last:
+                _note(job, piece, thread, began, arrived)
                 job.left -= 1
-                job.reads.append(_read_of(piece, thread, began, arrived, perf_counter()))
                 return
         job.check_all(memory)
-        with self._lock:
-            job.left = 0
-            job.finished = perf_counter()
-            job.reads.append(_read_of(piece, thread, began, arrived, job.finished))
-            if isinstance(job, TileJob) and self._pending[job.tile.id] is job:
-                self._pending[job.tile.id] = None
+        _note(job, piece, thread, began, arrived)
+        job.left = 0
+        if isinstance(job, TileJob) and self._pending[job.tile.id] is job:
+            self._pending[job.tile.id] = None
 
 
-def _read_of(piece: Piece, thread: int, began: float, arrived: float, checked: float) -> Read:
+def _note(job: Job, piece: Piece, thread: int, began: float, arrived: float) -> None:
     # A job keeps what was read, not its pieces, which refer to it.
-    return Read(thread, piece.file_offset, piece.nbytes, began, arrived, checked)
+    job.finished = perf_counter()
+    if job.traced:
+        job.reads.append(Read(thread, piece.file_offset, piece.nbytes, began, arrived, job.finished))

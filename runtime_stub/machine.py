@@ -35,6 +35,16 @@ def set_openmp(machine: dict[str, Any]) -> None:
         os.environ["GOMP_SPINCOUNT"] = spin
 
 
+def set_products(machine: dict[str, Any]) -> None:
+    """Have cuBLAS take the workspace that the plan counts, where the environment does not say how much it may
+    take. It binds only before the first product on the device."""
+    kib = machine.get("product_nbytes", 0) // 1024
+    if kib:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", f":{kib}:1")
+        os.environ.setdefault("CUBLASLT_WORKSPACE_SIZE", str(kib))
+        os.environ.setdefault("TORCH_CUBLASLT_UNIFIED_WORKSPACE", "1")
+
+
 def set_allocator() -> None:
     """Have the C library return what is freed, for a process whose memory is to stay what the plan says.
 
@@ -77,7 +87,10 @@ def planned_threads(threads: int) -> Iterator[None]:
 
 
 def check_machine(machine: dict[str, Any]) -> None:
-    """Import torch; raise MachineError where it is missing or of another release than the plan's."""
+    """Import torch; raise MachineError where it is missing or of another release than the plan's.
+
+    For CUDA any release will do: no weights are packed there for one, and kernels are compiled on the device.
+    """
     try:
         import torch
     except ImportError as error:
@@ -85,6 +98,9 @@ def check_machine(machine: dict[str, Any]) -> None:
             f"torch {machine['torch']} is needed and cannot be imported ({error});"
             f" pip install torch=={machine['torch'].split('+')[0]}"
         ) from error
+    if machine["device"] == "cuda":
+        set_products(machine)
+        return
     if _release(torch.__version__) != _release(machine["torch"]):
         raise MachineError(
             f"the program was compiled for torch {machine['torch']} and this is torch {torch.__version__};"

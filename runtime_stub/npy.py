@@ -32,8 +32,10 @@ def read_npy(path: str, spec: dict[str, Any]) -> Tensor:
 
 
 def write_npy(path: str, tensor: Tensor) -> None:
-    """Write a tensor. Raises InputError where the file cannot be written."""
-    plain = tensor.detach().float() if tensor.dtype is torch.bfloat16 else tensor.detach()
+    """Write a tensor, from whatever device. Raises InputError where the file cannot be written."""
+    plain = tensor.detach().cpu()
+    if plain.dtype is torch.bfloat16:
+        plain = plain.float()
     try:
         with open(path, "wb") as file:
             numpy.save(file, plain.resolve_conj().resolve_neg().numpy(), allow_pickle=False)

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import weakref
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .arena import Arena
+from .backend import AnyLoader, Backend, CpuBackend
 from .cells import run_cells
 from .errors import HandleError, IndexRangeError, InputError
 from .integrity import DamageError, check_archive, read_member
 from .jobs import Table, Tile, table_pages
-from .loader import Loader
-from .machine import check_machine, planned_threads, trim_heap
-from .native import MEMBER as NATIVE_LIBRARY
-from .native import Native
+from .machine import check_machine, trim_heap
 from .storage import WeightFile
 from .tensors import check_tensor, planned_layout, same_layout
 from .trace import StepTrace
 from .tree import flatten_inputs, unflatten
 
+if TYPE_CHECKING:
+    from .device import Device
+
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Seconds and bytes since the program was loaded; `last_` of the last run that ended."""
+    """Seconds and bytes since the program was loaded; `last_` of the last run that ended.
+
+    `host_nbytes` is pinned memory of the host, for a program on a device. There `last_latency` is the
+    device's, and `last_stall` is what the host waited for reads: the device may have had work meanwhile, and
+    may have waited for copies beyond it.
+    """
 
     runs: int
     arena_nbytes: int
@@ -41,6 +46,7 @@ class Stats:
     last_stall: float
     nbytes_read: int
     direct: bool
+    host_nbytes: int = 0
 
 
 def load(path: str) -> Program:
@@ -70,14 +76,15 @@ class Program:
         text: str,
         page_crcs: bytes,
         trace: StepTrace | None = None,
+        device: Device | None = None,
     ) -> None:
-        """`trace` also records what is read before the first run, which has to be given it too."""
+        """`trace` also records what is read before the first run, which has to be given it too. A program
+        for CUDA runs on `device`, by itself on the CUDA device that is current."""
         began = perf_counter()
         check_machine(manifest["machine"])
         self.path = path
         self.manifest = manifest
         self.text = text
-        self._device: str = manifest["machine"]["device"]
         self._filename = f"{path}/program.py"
         self._globals: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -89,17 +96,17 @@ class Program:
         # Tensors made in inference mode cost every kernel call less. The caller never sees one.
         with torch.inference_mode():
             try:
-                self._arena = Arena(manifest["arena_nbytes"], touched=False)
+                self._backend = _backend(manifest, self._file, device)
             except BaseException:
                 self._file.close()
                 raise
-            self._loader = Loader(self._file, self._arena)
+            self._loader: AnyLoader = self._backend.loader
             if trace is not None:
                 trace.watch(self._loader)
-            self._close = weakref.finalize(self, _close, self._loader, self._globals, self._arena, self._file)
+            self._close = weakref.finalize(self, _close, self._backend, self._globals, self._file)
             try:
-                if NATIVE_LIBRARY in manifest["members"]:
-                    self._globals["native"] = Native(read_member(path, NATIVE_LIBRARY))
+                names = self._backend.names(manifest["members"], partial(read_member, path))
+                self._globals.update(names)
                 self._start(page_crcs)
             except BaseException:
                 self._close()
@@ -134,12 +141,13 @@ class Program:
             if len(inputs) != len(specs):
                 raise InputError(f"{len(inputs)} inputs were passed and {len(specs)} are taken")
             given = [
-                check_tensor("input", spec, tensor, self._device)
+                check_tensor("input", spec, tensor, self._backend.sources)
                 for spec, tensor in zip(specs, inputs, strict=True)
             ]
             with torch.no_grad():
                 planned = [
-                    planned_layout(tensor, spec["strides"]) for spec, tensor in zip(specs, given, strict=True)
+                    planned_layout(tensor, spec["strides"], self._backend.place)
+                    for spec, tensor in zip(specs, given, strict=True)
                 ]
                 written = self._output_tensors(out or {}, planned)
                 try:
@@ -178,12 +186,13 @@ class Program:
         """What the program has done so far."""
         return Stats(
             self._runs,
-            self._arena.nbytes,
+            self.manifest["arena_nbytes"],
             self._cold_start,
-            self._last_latency,
+            self._backend.seconds(self._last_latency) if self._runs else 0.0,
             self._last_stall,
             self._loader.nbytes_read,
             self._file.direct,
+            self._backend.host_nbytes,
         )
 
     def close(self) -> None:
@@ -199,25 +208,15 @@ class Program:
 
     def _start(self, page_crcs: bytes) -> None:
         namespace = self._globals
-        namespace.update(arena=self._arena, loader=self._loader, __package__=__package__, __name__="program")
+        namespace.update(arena=self._backend.arena, loader=self._loader)
+        namespace.update(__package__=__package__, __name__="program")
         for _ in run_cells(self.text, self._filename, namespace):
             if "STATES" in namespace and not self._primed:
                 # The tables are there: weights are read while the rest of the text is compiled.
                 self._begin_to_read(page_crcs)
-        self._touch_what_is_not_read()
+        self._backend.take([namespace["TILES"][tile] for tile in namespace["RESIDENT"]])
         self._file.drop_cached()
         trim_heap()
-
-    def _touch_what_is_not_read(self) -> None:
-        """Take the arena's memory now, but for the resident tiles: reading them takes theirs."""
-        tiles = self._globals["TILES"]
-        end = 0
-        for _, nbytes, address in sorted(
-            (tiles[tile] for tile in self._globals["RESIDENT"]), key=lambda row: row[2]
-        ):
-            self._arena.touch(end, address)
-            end = address + nbytes
-        self._arena.touch(end, self._arena.nbytes)
 
     def _begin_to_read(self, page_crcs: bytes) -> None:
         namespace = self._globals
@@ -246,16 +245,16 @@ class Program:
     def _read_states(self) -> None:
         crcs = self.manifest["state_crcs"]
         for (name, address, nbytes, file_offset), crc in zip(self._globals["STATES"], crcs, strict=True):
-            into = self._arena.memory[address : address + nbytes]
-            if file_offset is None:
-                ctypes.memset(self._arena.address + address, 0, nbytes)
-                continue
-            self._file.read_bytes(into, file_offset)
-            if zlib.crc32(into) != crc:
-                raise DamageError(
-                    f"{self.path} is damaged: the initial value of state {name!r} ({nbytes} bytes at"
-                    f" {file_offset}) does not have its CRC-32; copy or compile it again"
-                )
+            start = None if file_offset is None else partial(self._read_state, name, file_offset, crc)
+            self._backend.fill(address, nbytes, start)
+
+    def _read_state(self, name: str, file_offset: int, crc: int, into: memoryview) -> None:
+        self._file.read_bytes(into, file_offset)
+        if zlib.crc32(into) != crc:
+            raise DamageError(
+                f"{self.path} is damaged: the initial value of state {name!r} ({len(into)} bytes at"
+                f" {file_offset}) does not have its CRC-32; copy or compile it again"
+            )
 
     def _run_steps(self, trace: StepTrace | None) -> None:
         sections = self._globals["SECTIONS"]
@@ -270,8 +269,8 @@ class Program:
             self._primed = False
             with (
                 torch.inference_mode(),
-                planned_threads(self.manifest["machine"]["threads"]),
-                nullcontext() if trace is None else trace.recording(self._loader),
+                self._backend.running(),
+                nullcontext() if trace is None else trace.recording(self._loader, self._backend.clock()),
             ):
                 for section in sections:
                     section()
@@ -293,10 +292,10 @@ class Program:
         left = dict(out)
         for name, dtype, shape, strides in self._globals["OUTPUTS"]:
             if name is None or name not in left:
-                tensors.append(torch.empty_strided(shape, strides, dtype=dtype, device=self._device))
+                tensors.append(torch.empty_strided(shape, strides, dtype=dtype, device=self._backend.place))
                 continue
             spec = next(spec for spec in self.manifest["outputs"] if spec["name"] == name)
-            tensor = check_tensor("output", spec, left.pop(name), self._device).detach()
+            tensor = check_tensor("output", spec, left.pop(name), (self._backend.place,)).detach()
             if not same_layout(tensor, strides):
                 raise InputError(
                     f"output {name!r} must have strides {tuple(strides)}, not {tuple(tensor.stride())}"
@@ -355,11 +354,23 @@ def _overlap(one: Tensor, other: Tensor) -> bool:
     )
 
 
-def _close(loader: Loader, namespace: dict[str, Any], arena: Arena, file: WeightFile) -> None:
-    loader.close()
-    native = namespace.get("native")
+def _backend(manifest: Mapping[str, Any], file: WeightFile, device: Device | None) -> Backend:
+    """What the manifest says that the program runs on; `device` instead of the CUDA device."""
+    machine: Mapping[str, Any] = manifest["machine"]
+    if machine["device"] == "cpu":
+        return CpuBackend(machine, file, manifest["arena_nbytes"])
+    # A program for the processor need not load these.
+    from .accelerated import DeviceBackend
+
+    if device is None:
+        from .cuda import CudaDevice
+
+        device = CudaDevice()
+    return DeviceBackend(machine, file, manifest["arena_nbytes"], device)
+
+
+def _close(backend: Backend, namespace: dict[str, Any], file: WeightFile) -> None:
+    backend.loader.close()
     namespace.clear()
-    if native is not None:
-        native.close()
-    arena.close()
+    backend.close()
     file.close()

@@ -43,8 +43,9 @@ def same_layout(tensor: Tensor, strides: Sequence[int]) -> bool:
     )
 
 
-def check_tensor(role: str, spec: dict[str, Any], tensor: object, device: str) -> Tensor:
-    """`tensor` where its type, dtype, shape and device are those of `spec`, else InputError.
+def check_tensor(role: str, spec: dict[str, Any], tensor: object, places: Sequence[torch.device]) -> Tensor:
+    """`tensor` where its type, dtype and shape are those of `spec` and its device is one of `places`, else
+    InputError.
 
     `role` is "input" or "output"; `spec` has "name", "dtype", "shape" and "strides".
     """
@@ -52,9 +53,10 @@ def check_tensor(role: str, spec: dict[str, Any], tensor: object, device: str) -
     wanted = f"a {spec['dtype']} tensor of shape {tuple(spec['shape'])}"
     if not isinstance(tensor, Tensor):
         raise InputError(f"{name} must be {wanted}, not {type(tensor).__name__}")
-    if tensor.layout is not torch.strided or tensor.device.type != device:
+    if tensor.layout is not torch.strided or tensor.device not in places:
         raise InputError(
-            f"{name} must be {wanted} on {device}, not one on {tensor.device} with layout {tensor.layout}"
+            f"{name} must be {wanted} on {' or '.join(map(str, places))}, not one on {tensor.device}"
+            f" with layout {tensor.layout}"
         )
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype != spec["dtype"] or tuple(tensor.shape) != tuple(spec["shape"]):
@@ -62,15 +64,15 @@ def check_tensor(role: str, spec: dict[str, Any], tensor: object, device: str) -
     return tensor
 
 
-def planned_layout(tensor: Tensor, strides: Sequence[int]) -> Tensor:
-    """The tensor itself where its elements lie as planned, else a copy of it that does (memory of the
-    caller, outside the budget)."""
+def planned_layout(tensor: Tensor, strides: Sequence[int], place: torch.device) -> Tensor:
+    """The tensor itself where it is in `place` and its elements lie as planned, else a copy of which that is
+    so (memory of the caller, outside the budget)."""
     plain = tensor.detach()
     if plain.is_conj():
         plain = plain.resolve_conj()
     if plain.is_neg():
         plain = plain.resolve_neg()
-    if same_layout(plain, strides):
+    if plain.device == place and same_layout(plain, strides):
         return plain
-    copy = torch.empty_strided(plain.shape, tuple(strides), dtype=plain.dtype, device=plain.device)
+    copy = torch.empty_strided(plain.shape, tuple(strides), dtype=plain.dtype, device=place)
     return copy.copy_(plain)

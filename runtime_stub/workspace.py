@@ -1,4 +1,5 @@
-"""What steps take outside the arena on this machine, seen in the resident size of the process.
+"""What steps take outside the arena on this machine, seen in the resident size of the process, or, on a
+device, in the books of torch's allocator.
 
 The kernel keeps the peak of the resident size and forgets it when asked to; blocks of BLOCK bytes and more
 are made to come from the system and to go back to it, so that each step's own peak shows.
@@ -9,8 +10,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from .trace import StepTrace
@@ -23,6 +25,7 @@ class Runs(Protocol):
     """A loaded program."""
 
     text: str
+    manifest: Mapping[str, Any]
 
     def writable_outputs(self) -> tuple[str, ...]: ...
 
@@ -47,6 +50,25 @@ class WorkspaceTrace(StepTrace):
         self._before = _status("VmRSS")
 
 
+class DeviceWorkspaceTrace(StepTrace):
+    """Also records how many bytes of the device's memory each statement took at its peak. What is allocated
+    while steps are launched is what they need, whenever they run."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.growths: list[tuple[str, int]] = []
+        self._line = 0
+        self._before = 0
+
+    def mark(self, line: int) -> None:
+        if self._line:
+            growth = torch.cuda.max_memory_allocated() - self._before
+            self.growths.append((self._label(self._line), growth))
+        self._line = line
+        torch.cuda.reset_peak_memory_stats()
+        self._before = torch.cuda.memory_allocated()
+
+
 def largest_workspace(
     program: Runs, inputs: Sequence[object], outputs: Mapping[str, Tensor]
 ) -> tuple[str, int]:
@@ -55,8 +77,12 @@ def largest_workspace(
     The run writes into `outputs` of an earlier one, whose pages are there already. Raises OSError where the
     kernel does not tell.
     """
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, BLOCK)
-    trace = WorkspaceTrace(program.text)
+    trace: WorkspaceTrace | DeviceWorkspaceTrace
+    if program.manifest["machine"]["device"] == "cuda":
+        trace = DeviceWorkspaceTrace(program.text)
+    else:
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, BLOCK)
+        trace = WorkspaceTrace(program.text)
     program.run(inputs, {name: outputs[name] for name in program.writable_outputs()}, trace)
     return max(trace.growths, key=lambda growth: growth[1], default=("no step", 0))
 

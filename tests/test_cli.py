@@ -223,7 +223,7 @@ def test_json_is_one_object_and_nothing_else(folder: Path, tmp_path: Path) -> No
     assert replanned.keys() == plan.keys()
     assert replanned["budget"]["limit"] == 1_000_000
     verified = only_json(occ("verify", path, "--json"))
-    assert verified == {"artifact": str(path), "tiles": plan["tiles"], "sound": True}
+    assert verified == {"artifact": str(path), "tiles": plan["tiles"], "sound": True, "library": None}
     profile = only_json(occ("profile", "-o", tmp_path / "p.json", "--json"))
     assert profile == {"profile": str(tmp_path / "p.json"), **json.loads((tmp_path / "p.json").read_text())}
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from occ.capture import capture
 from occ.errors import BudgetError, UsageError
 from occ.goals import (
     RESOLUTION,
     NearlyUnlimited,
+    Plans,
     Smallest,
     WithinLatency,
     WithinProcess,
@@ -19,15 +24,15 @@ from occ.goals import (
     parse_seconds,
     plan_for,
 )
-from occ.ir import Reader
+from occ.ir import Reader, Step, StepCost
 from occ.ladder import SAME
 from occ.lower import lower
-from occ.planning import plan
+from occ.planning import PlanningTarget, plan
 from occ.units import PAGE
 from occ.verify import verify
 from tests.comparing import as_call
-from tests.planners import CurvePlanner, plans, target
-from tests.programs import Program
+from tests.planners import CALL_SECONDS, MACHINE, CurvePlanner, plans, target
+from tests.programs import Program, programs
 from tests.report.planned import stack
 from tests.small_models import build
 
@@ -171,3 +176,51 @@ def test_more_memory_never_makes_a_plan_slower(name: str) -> None:
         latency = made.plan(low + (high - low) * number // 19).prediction.latency
         assert latency <= before * (1 + SAME)
         before = latency
+
+
+@given(programs(max_operations=6), st.integers(0, 9), st.sampled_from([1e8, 1e9, 1e10]))
+@settings(max_examples=25, deadline=None)
+def test_more_memory_never_makes_any_plan_slower(program: Program, salt: int, bandwidth: float) -> None:
+    """Whatever the kernels cost: parts may be faster than the whole, and either way of waiting."""
+
+    def measure(made: Program, spin: str) -> tuple[StepCost, ...]:
+        facts = ((step.kernel, nbytes_of(made, step), salt) for step in made.steps)
+        return tuple(
+            StepCost((CALL_SECONDS + nbytes / 20e9) * uneven(kernel, nbytes, salt, spin), 4096)
+            for kernel, nbytes, salt in facts
+        )
+
+    made = Plans(program, PlanningTarget(measure, Reader(bandwidth, 1e-5, 1.2), MACHINE, "passive"))
+    low, high = made.smallest.budget.total, made.plan(None).budget.total
+    before = float("inf")
+    for number in range(12):
+        latency = made.plan(low + (high - low) * number // 11).prediction.latency
+        assert latency <= before * (1 + SAME)
+        before = latency
+
+
+def test_where_parts_compute_faster_all_the_memory_there_is_makes_no_plan_slower() -> None:
+    def measure(made: Program, spin: str) -> tuple[StepCost, ...]:
+        return tuple(StepCost(1e-4 if "[" in step.name else 1e-3, 4096) for step in made.steps)
+
+    network = nn.Sequential(*(nn.Linear(512, 512) for _ in range(4))).eval()
+    source = lower(capture(network, ((torch.randn(1, 512),), {})), "linears", pack=False).program
+    made = Plans(source, PlanningTarget(measure, Reader(1e10, 1e-6, 1.05), MACHINE, "passive"))
+    most = made.plan(None).budget.total
+    before = float("inf")
+    for share in (0.9, 0.95, 0.99, 1.0, 1.2):
+        found = made.plan(int(most * share))
+        verify(found)
+        assert found.prediction.latency <= before * (1 + SAME)
+        before = found.prediction.latency
+
+
+def nbytes_of(program: Program, step: Step) -> int:
+    """Bytes that a step reads and writes."""
+    extents = (program.values[value].extent for value in (*step.reads, *step.outs))
+    return sum(last - first for first, last in extents)
+
+
+def uneven(*facts: object) -> float:
+    """A number from 0.6 to 1.4 that depends on the facts alone."""
+    return 0.6 + 0.8 * (crc32(repr(facts).encode()) % 1000) / 1000

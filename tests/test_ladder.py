@@ -84,7 +84,20 @@ def test_the_first_result_is_the_best_of_all_rungs_and_drafts() -> None:
 def test_few_rungs_are_sized() -> None:
     ladder = ladder_of([draft(stack(40))])
     next(ladder.fastest_first(ladder.rungs[0]))
-    assert len(ladder._sized) <= len(ladder.rungs) // 4
+    assert ladder.sized <= len(ladder.rungs) // 4
+
+
+@pytest.mark.parametrize("share", [0.9, 1.0, 1.1])
+def test_with_a_rival_there_are_those_that_beat_it(share: float) -> None:
+    made = draft(stack(12))
+
+    def latencies(rival: float) -> list[float]:
+        results = ladder_of([made]).fastest_first(largest(made), rival)
+        return [result.prediction.latency for result in results]
+
+    every = latencies(float("inf"))
+    rival = share * every[len(every) // 2]
+    assert latencies(rival) == [each for each in every if each * (1 + SAME) < rival]
 
 
 @pytest.mark.parametrize("bandwidth", [2e8, 2e9, 2e10])

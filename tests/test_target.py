@@ -142,13 +142,13 @@ def test_bandwidth_and_overhead_are_a_line_through_the_requests() -> None:
 
 
 def test_a_damaged_cache_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = {"start": {}, "read": {"requests": REQUESTS}}
+    answers = {"start": {}, "rates": {"requests": REQUESTS, **RATES}}
     times = {
-        "passive": {"alone": 0.001, "beside": 0.00128, **RATES},
-        "1000": {"alone": 0.001, "beside": 0.00127, **RATES},
-        "10000": {"alone": 0.001, "beside": 0.00126, **RATES},
-        "100000": {"alone": 0.001, "beside": 0.01, **RATES},
-        "default": {"alone": 0.001, "beside": 0.1, **RATES},
+        "passive": {"alone": 0.001, "beside": 0.00128},
+        "1000": {"alone": 0.001, "beside": 0.00127},
+        "10000": {"alone": 0.001, "beside": 0.00126},
+        "100000": {"alone": 0.001, "beside": 0.01},
+        "default": {"alone": 0.001, "beside": 0.1},
     }
 
     class FakeChild:

@@ -9,7 +9,9 @@ from occ.codegen.kernels.table import Kernel, Operand, Spec
 from occ.codegen.loops.bound import BoundLoop, bind
 from occ.codegen.loops.c import loop_function
 from occ.codegen.loops.ir import Loop, parse
+from occ.codegen.loops.triton import loop_function as triton_loop_function
 from occ.codegen.native import NativeFunction
+from occ.codegen.triton import TritonFunction
 from occ.errors import InternalError
 from occ.ir import SplitAxis
 
@@ -39,6 +41,10 @@ def _native(args: Mapping[str, Operand], outs: Sequence[Spec], scratch: Sequence
     return loop_function(bound_loop(args, outs))
 
 
+def _triton(args: Mapping[str, Operand], outs: Sequence[Spec], scratch: Sequence[Spec]) -> TritonFunction:
+    return triton_loop_function(bound_loop(args, outs))
+
+
 def _splits(args: Mapping[str, Operand], out: Spec) -> tuple[SplitAxis, ...]:
     """Along the outermost dimension in memory, where no row of the loop runs along it."""
     loop, operands = loop_of(args), operands_of(args)
@@ -61,5 +67,12 @@ def _overwritable(args: Mapping[str, Operand], outs: Sequence[Spec]) -> tuple[tu
 
 
 KERNELS: tuple[Kernel, ...] = (
-    Kernel("loop", native=_native, splits=_splits, overwritable=_overwritable, pointwise=True),
+    Kernel(
+        "loop",
+        native=_native,
+        triton=_triton,
+        splits=_splits,
+        overwritable=_overwritable,
+        pointwise=True,
+    ),
 )

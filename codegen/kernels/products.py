@@ -8,6 +8,7 @@ from functools import partial
 from occ.codegen.kernels.rows import linear_rows, weight_extents, window_rows
 from occ.codegen.kernels.table import Kernel, Operand, Spec, out_call, template
 from occ.codegen.native import attention as native_attention
+from occ.codegen.triton import attention as triton_attention
 from occ.ir import SplitAxis
 
 
@@ -39,6 +40,16 @@ def _convolution_splits(args: Mapping[str, Operand], out: Spec) -> tuple[SplitAx
     return (SplitAxis("output_channels", out.shape[1], 1, tuple(sliced), (1,), staged=True), *lines)
 
 
+def _cudnn_splits(args: Mapping[str, Operand], out: Spec) -> tuple[SplitAxis, ...]:
+    """Along output channels, staged as above, and along lines."""
+    lines = _cudnn_lines(args, out)
+    if args["groups"] != 1:
+        return lines
+    channels = SplitAxis("output_channels", out.shape[1], 1, (("weight", 0),), (1,), staged=True)
+    return (channels, *lines)
+
+
+_cudnn_lines = window_rows("input", weight_extents)
 _convolution_lines = window_rows("input", weight_extents, others=("residual",))
 
 
@@ -78,6 +89,12 @@ def _scaled_sum(function: str, args: Mapping[str, str], outs: Sequence[str], scr
 
 KERNELS: tuple[Kernel, ...] = (
     Kernel("linear", template("torch.addmm({bias}, {input}, {weight}, out={out})"), splits=_linear_splits),
+    # cuBLAS adds the bias and takes the positive part in the product's own epilogue.
+    Kernel(
+        "linear_relu",
+        template("aten._addmm_activation.out({bias}, {input}, {weight}, out={out})"),
+        splits=_linear_splits,
+    ),
     Kernel("matmul", template("torch.mm({input}, {weight}, out={out})"), splits=_linear_splits),
     Kernel("bmm", template("torch.bmm({self}, {mat2}, out={out})"), ("bmm.default",), splits=_bmm_splits),
     *(
@@ -97,6 +114,13 @@ KERNELS: tuple[Kernel, ...] = (
         splits=_convolution_splits,
     ),
     Kernel(
+        "cudnn_convolution",
+        template(
+            "kernels.cudnn_convolution({input}, {weight}, {stride}, {padding}, {dilation}, {groups}, {out})"
+        ),
+        splits=_cudnn_splits,
+    ),
+    Kernel(
         "product",
         template("kernels.product({input}, {weight}, {bias}, {relu}, {residual}, {out})"),
         overwrites=("residual",),
@@ -109,5 +133,10 @@ KERNELS: tuple[Kernel, ...] = (
         ),
         splits=_attention_splits,
     ),
-    Kernel("native_attention", native=native_attention.attention, splits=_attention_splits),
+    Kernel(
+        "native_attention",
+        native=native_attention.attention,
+        triton=triton_attention.attention,
+        splits=_attention_splits,
+    ),
 )

@@ -17,6 +17,7 @@ from occ.codegen.kernels.rows import (
 )
 from occ.codegen.kernels.table import Kernel, Operand, Spec, out_call, template
 from occ.codegen.native import pooling
+from occ.codegen.triton import pooling as triton_pooling
 
 
 def _pool_indices(args: Mapping[str, Operand], out: Spec) -> tuple[Spec, ...]:
@@ -86,11 +87,25 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel(
         "native_max_pool",
         native=pooling.max_pool,
+        triton=triton_pooling.max_pool,
         splits=window_rows("self", pool_extents, fill=LOWEST),
     ),
-    Kernel("native_avg_pool", native=pooling.avg_pool, splits=window_rows("self", mean_extents)),
-    Kernel("native_adaptive_max_pool", native=pooling.adaptive_max_pool),
-    Kernel("native_adaptive_avg_pool", native=pooling.adaptive_avg_pool),
+    Kernel(
+        "native_avg_pool",
+        native=pooling.avg_pool,
+        triton=triton_pooling.avg_pool,
+        splits=window_rows("self", mean_extents),
+    ),
+    Kernel(
+        "native_adaptive_max_pool",
+        native=pooling.adaptive_max_pool,
+        triton=triton_pooling.adaptive_max_pool,
+    ),
+    Kernel(
+        "native_adaptive_avg_pool",
+        native=pooling.adaptive_avg_pool,
+        triton=triton_pooling.adaptive_avg_pool,
+    ),
     Kernel("adaptive_avg_pool2d", out_call("aten.adaptive_avg_pool2d.out")),
     Kernel("adaptive_avg_pool3d", out_call("aten.adaptive_avg_pool3d.out")),
     Kernel("upsample_nearest1d", out_call("aten.upsample_nearest1d.out")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from occ.codegen.kernels.rows import listed, same_rows
 from occ.codegen.kernels.table import Kernel, out_call, template, updated_call
+from occ.codegen.triton import moving
 
 # In-place tensor method: the functional ATen overloads it stands for.
 _UPDATES = {
@@ -16,9 +17,17 @@ _UPDATES = {
     "masked_scatter_": ("masked_scatter.default",),
 }
 
+_TRITON = {"index_copy_": moving.index_copy}
+
 KERNELS: tuple[Kernel, ...] = (
     *(
-        Kernel(method.rstrip("_"), updated_call(f"torch.Tensor.{method}"), ops, overwrites=("self",))
+        Kernel(
+            method.rstrip("_"),
+            updated_call(f"torch.Tensor.{method}"),
+            ops,
+            overwrites=("self",),
+            triton=_TRITON.get(method),
+        )
         for method, ops in _UPDATES.items()
     ),
     # The tensor's method takes no None for a dimension that is not indexed.
@@ -39,7 +48,11 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("index", out_call("aten.index.Tensor_out"), ("index.Tensor",)),
     Kernel("index_select", out_call("torch.index_select"), ("index_select.default",)),
     Kernel("take_along_dim", out_call("torch.gather"), ("gather.default",)),
-    Kernel("embedding", template("kernels.embedding({weight}, {indices}, {out})")),
+    Kernel(
+        "embedding",
+        template("kernels.embedding({weight}, {indices}, {out})"),
+        triton=moving.embedding,
+    ),
     Kernel("gather", template("gather({weight}, {indices}, {out}, {scratch})")),
     Kernel("take", out_call("torch.take"), ("take.default",)),
     Kernel("triu", out_call("torch.triu"), ("triu.default",)),

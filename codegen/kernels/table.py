@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from occ.codegen.native import NativeFunction
 from occ.codegen.specs import Operand, Spec
+from occ.codegen.triton import TritonFunction
 from occ.ir import SplitAxis
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Native",
     "Operand",
     "Spec",
+    "Triton",
     "fallback_call",
     "operands_call",
     "out_call",
@@ -37,6 +39,10 @@ Native = Callable[[Mapping[str, Operand], Sequence[Spec], Sequence[Spec]], Nativ
 """Operands by name, results, scratch -> the C function of a step. Its parameters are the tensors among the
 operands, in order, also inside tuples, then the results, then the scratch."""
 
+Triton = Callable[[Mapping[str, Operand], Sequence[Spec], Sequence[Spec]], "TritonFunction | None"]
+"""Operands by name, results, scratch -> the Triton function of a step, with the same parameters; None where
+torch's kernel, which is `call`, serves these better."""
+
 # Arguments that ATen takes by keyword only, over all entries written by `out_call`.
 _KEYWORDS = frozenset(
     {"alpha", "approximate", "decimals", "dtype", "out_int32", "right", "rounding_mode", "side", "value"}
@@ -47,7 +53,8 @@ _KEYWORDS = frozenset(
 class Kernel:
     """One entry. `overwrites` is in order of preference; the result must have the operand's shape, strides
     and element size for it to apply. Exactly one of `call` and `native` is given: an entry is one route, and
-    where there are two, the lowering chooses between two entries."""
+    where there are two, the lowering chooses between two entries. On a GPU `triton` comes first where it is
+    given, then `call`."""
 
     name: str
     call: Call | None = None
@@ -61,6 +68,7 @@ class Kernel:
     """Whether an element of the result depends on the same element of each operand alone, so that several
     operands may be the bytes that the result overwrites."""
     native: Native | None = None
+    triton: Triton | None = None
     overwritable: Callable[[Mapping[str, Operand], Sequence[Spec]], tuple[tuple[str, ...], ...]] | None = None
     """Operands, results -> for each result the operands that it may overwrite, where `overwrites` does not
     say it."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from occ.codegen.loops.bound import BoundLoop
 from occ.codegen.loops.functions import FLOATS, OPERATORS, TYPES
 from occ.codegen.loops.graph import Graph, Kind, Node, Pass
-from occ.codegen.loops.ir import Apply, Loop, Reduce, walk
+from occ.codegen.loops.ir import Loop
+from occ.codegen.loops.naming import stem_of
 from occ.codegen.loops.space import Axis, Space
 from occ.codegen.native import NativeFunction, Parameter, native_function
 from occ.codegen.specs import Spec
@@ -95,7 +96,9 @@ class _Renderer:
             for parameter, spec in zip(parameters, (*self.operands, *self.results), strict=True)
         )
         rows = f" over rows of {self.space.row_elements}" if self.loop.row else ""
-        return native_function(_stem(self.loop), parameters, body, note=f"{self.loop.text}{rows}\n{layouts}")
+        return native_function(
+            stem_of(self.loop), parameters, body, note=f"{self.loop.text}{rows}\n{layouts}"
+        )
 
     # The shape of the code
 
@@ -440,16 +443,3 @@ def _scaled(index: str, stride: int) -> str:
 
 def _sum(*terms: str) -> str:
     return " + ".join(term for term in terms if term)
-
-
-_UNTOLD = frozenset(
-    {"add", "sub", "mul", "div", "neg", "where", "maximum", "minimum", "sum", *TYPES, "bf16", "f16"}
-)
-
-
-def _stem(loop: Loop) -> str:
-    """A name for a loop: the functions in it that tell the most."""
-    names = [e.function for s in loop.statements for e in walk(s.value) if isinstance(e, (Apply, Reduce))]
-    distinct = list(dict.fromkeys(names))
-    telling = [name for name in distinct if name not in _UNTOLD] or distinct or ["copy"]
-    return "_".join(telling[:3])

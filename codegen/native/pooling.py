@@ -42,7 +42,7 @@ def max_pool(args: Mapping[str, Operand], outs: Sequence[Spec], scratch: Sequenc
 
     `kernel_size`, `stride`, `padding` and `dilation` have one number for each dimension after the first two.
     """
-    return _pool("MAXIMUM", args, outs[0], _windows(args, outs[0]))
+    return _pool("MAXIMUM", args, outs[0], window_axes(args, outs[0]))
 
 
 def avg_pool(args: Mapping[str, Operand], outs: Sequence[Spec], scratch: Sequence[Spec]) -> NativeFunction:
@@ -50,24 +50,25 @@ def avg_pool(args: Mapping[str, Operand], outs: Sequence[Spec], scratch: Sequenc
     not at all without `count_include_pad`; `divisor_override` (or None) is divided by instead."""
     counted = bool(args["count_include_pad"])
     divisor = cast(int | None, args["divisor_override"]) or 0
-    return _pool("MEAN", args, outs[0], _windows(args, outs[0]), int(counted), divisor)
+    return _pool("MEAN", args, outs[0], window_axes(args, outs[0]), int(counted), divisor)
 
 
 def adaptive_avg_pool(
     args: Mapping[str, Operand], outs: Sequence[Spec], scratch: Sequence[Spec]
 ) -> NativeFunction:
     """Means of `self` over windows that divide each dimension into as many as the result has."""
-    return _pool("MEAN", args, outs[0], _adaptive(args, outs[0]))
+    return _pool("MEAN", args, outs[0], adaptive_axes(args, outs[0]))
 
 
 def adaptive_max_pool(
     args: Mapping[str, Operand], outs: Sequence[Spec], scratch: Sequence[Spec]
 ) -> NativeFunction:
     """Maxima of `self` over the windows of `adaptive_avg_pool`."""
-    return _pool("MAXIMUM", args, outs[0], _adaptive(args, outs[0]))
+    return _pool("MAXIMUM", args, outs[0], adaptive_axes(args, outs[0]))
 
 
-def _windows(args: Mapping[str, Operand], out: Spec) -> list[Axis]:
+def window_axes(args: Mapping[str, Operand], out: Spec) -> list[Axis]:
+    """Ordinary windows, an axis for each dimension after the first two."""
     x = cast(Spec, args["self"])
     rank = len(x.shape) - 2
     numbers = [cast(tuple[int, ...], args[key]) for key in ("kernel_size", "stride", "padding")]
@@ -76,7 +77,7 @@ def _windows(args: Mapping[str, Operand], out: Spec) -> list[Axis]:
     return [Axis(*each) for each in zip(*axes, strict=True)]
 
 
-def _adaptive(args: Mapping[str, Operand], out: Spec) -> list[Axis]:
+def adaptive_axes(args: Mapping[str, Operand], out: Spec) -> list[Axis]:
     """Adaptive windows; those of equal size are ordinary ones, and a small picture is one row."""
     x = cast(Spec, args["self"])
     axes = []

@@ -12,14 +12,18 @@ from torch.fx import Node
 from occ.lower import products
 from occ.lower.constants import Constant, batch_norm_affine, fold_batch_norm
 from occ.lower.draft import Traced
+from occ.lower.elementwise import emit_loop
 from occ.lower.following import first_result, following_addition, only_user, passed_on, settle
 from occ.lower.lowering import Lowering, meta_like_contiguous
 
 aten = torch.ops.aten
 
-CONVOLVED = (torch.float32, torch.bfloat16)
-"""Types that oneDNN convolves in place on every machine that it convolves them on at all; float16 needs
-instructions that few processors have."""
+CONVOLVED = {
+    "cpu": (torch.float32, torch.bfloat16),
+    "cuda": (torch.float64, torch.float32, torch.float16, torch.bfloat16),
+}
+"""By device, the types that are convolved in place: on the CPU those that oneDNN takes on every machine that
+it takes them on at all; float16 needs instructions that few processors have."""
 
 
 def convolution(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
@@ -29,7 +33,7 @@ def convolution(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
     rank = x.meta.dim() - 2
     if (
         not isinstance(weight, Constant)
-        or weight.tensor.dtype not in CONVOLVED
+        or weight.tensor.dtype not in CONVOLVED[low.device]
         or rank not in (1, 2, 3)
         or weight.tensor.dim() != rank + 2
     ):
@@ -114,18 +118,13 @@ def convolve(
 ) -> Traced:
     channels_last = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
     x = low.contiguous(node, x, channels_last_strides(x.meta.shape))
+    if low.device == "cuda":
+        return _convolve_on_cuda(low, node, x, weight, bias, numbers, groups, relu, residual, shape)
     if low.pack and weight.tensor.dtype in (torch.float32, torch.bfloat16) and not low.is_shared(weight):
         out = low.new(node.name, shape, x.meta.dtype, channels_last_strides(shape))
         products.convolution(low, node, x, weight, bias, numbers, groups, relu, residual, out)
         return out
-    is_product = (
-        set(weight.tensor.shape[2:]) == {1}
-        and groups == 1
-        and set(numbers["stride"]) == {1}
-        and set(numbers["padding"]) == {0}
-        and residual is None
-    )
-    if is_product:
+    if residual is None and _is_product(weight, numbers, groups):
         return _pointwise_convolution(low, node, x, weight, bias, relu, shape)
     packed = low.store.transformed(
         weight, "channels_last", lambda t: t.contiguous(memory_format=channels_last)
@@ -142,6 +141,59 @@ def convolve(
     }
     low.emit(node, "convolution", args, out)
     return out
+
+
+def _is_product(weight: Constant, numbers: dict[str, tuple[int, ...]], groups: int) -> bool:
+    """Whether a convolution multiplies the channels of each pixel by one matrix."""
+    return (
+        set(weight.tensor.shape[2:]) == {1}
+        and groups == 1
+        and set(numbers["stride"]) == {1}
+        and set(numbers["padding"]) == {0}
+    )
+
+
+def _convolve_on_cuda(
+    low: Lowering,
+    node: Node,
+    x: Traced,
+    weight: Constant,
+    bias: Constant | None,
+    numbers: dict[str, tuple[int, ...]],
+    groups: int,
+    relu: bool,
+    residual: Traced | None,
+    shape: Sequence[int],
+) -> Traced:
+    """cuDNN's convolution, which knows no bias, and one loop for all that follows; a product of the pixels'
+    channels goes to cuBLAS, whose epilogue adds the bias."""
+    if _is_product(weight, numbers, groups):
+        # One epilogue of cuBLAS takes it all, where nothing else is added.
+        whole = relu and bias is not None and residual is None
+        out = _pointwise_convolution(low, node, x, weight, bias, whole, shape)
+        bias, relu = None, relu and not whole
+    else:
+        channels_last = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+        filters = low.store.transformed(
+            weight, "channels_last", lambda t: t.contiguous(memory_format=channels_last)
+        )
+        out = low.new(node.name, shape, x.meta.dtype, channels_last_strides(shape))
+        low.emit(node, "cudnn_convolution", {"input": x, "weight": filters, **numbers, "groups": groups}, out)
+    text, tensors = "x0", [out]
+    if bias is not None:
+        column = Constant(bias.name, bias.tensor.view(1, -1, *(1,) * (len(shape) - 2)))
+        tensors.append(low.tensor(column))
+        text += f" + x{len(tensors) - 1}"
+    if residual is not None:
+        tensors.append(residual)
+        text += f" + x{len(tensors) - 1}"
+    if len(tensors) == 1 and not relu:
+        return out
+    if relu:
+        text = f"relu({text})"
+    finished = low.new(node.name, shape, x.meta.dtype, out.meta.stride())
+    emit_loop(low, node, f"y0 = {text}", tensors, finished)
+    return finished
 
 
 def _pointwise_convolution(
@@ -162,6 +214,9 @@ def _pointwise_convolution(
     out = low.new(node.name, (pixels, shape[1]), x.meta.dtype)
     if bias is None:
         low.emit(node, "matmul", {"input": flat, "weight": transposed}, out)
+    elif relu and low.device == "cuda":
+        low.emit(node, "linear_relu", {"input": flat, "weight": transposed, "bias": bias}, out)
+        relu = False
     else:
         low.emit(node, "linear", {"input": flat, "weight": transposed, "bias": bias}, out)
     if relu:

@@ -65,6 +65,8 @@ class Lowering:
     native_rules: dict[str, Rule] = field(default_factory=dict)
     """Rules that come first, and that go on with `plainly` where they do not apply; empty where the program
     is to have no native kernels."""
+    device: str = "cpu"
+    """What the program runs on: "cpu" or "cuda"."""
     draft: Draft = field(default_factory=Draft)
     results: dict[Node, Any] = field(default_factory=dict)
     store: WeightStore = field(init=False)

@@ -1,4 +1,4 @@
-"""The rules of operators that native kernels compute, in programs that have any.
+"""The rules of operators that native kernels compute, in programs that have any: in C, or in Triton on CUDA.
 
 A rule that does not apply to a node goes on with `Lowering.plainly`.
 """
@@ -35,3 +35,8 @@ NATIVE_RULES: dict[str, Rule] = {
     **pooling.NATIVE_RULES,
     **recurrent.NATIVE_RULES,
 }
+
+CUDA_RULES: dict[str, Rule] = {
+    name: rule for name, rule in NATIVE_RULES.items() if name not in recurrent.NATIVE_RULES
+}
+"""Those for CUDA: the recurrences in C have no counterpart there, and run as products of cuBLAS."""

@@ -82,7 +82,7 @@ def transposed_convolution(low: Lowering, node: Node, operands: dict[str, Any]) 
     if (
         not isinstance(weight, Constant)
         or not (bias is None or isinstance(bias, Constant))
-        or weight.tensor.dtype not in CONVOLVED
+        or weight.tensor.dtype not in CONVOLVED[low.device]
         or weight.tensor.dim() != rank + 2
     ):
         return low.fallback(node, operands)

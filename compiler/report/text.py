@@ -44,6 +44,7 @@ def summary(plan: Plan, source: Program) -> str:
 
 def _facts(plan: Plan, source: Program) -> Iterator[tuple[str, str]]:
     budget, placement, prediction = plan.budget, plan.placement, plan.prediction
+    loader = "" if plan.machine.device != "cpu" else f" + loader {format_bytes(budget.loader)}"
     tiles, resident = plan.sizing.tiles, plan.sizing.resident
     weights = sum(buffer.kind is BufferKind.WEIGHT for buffer in source.buffers)
     yield "model", f"{source.name}: {len(source.steps)} operators, {len(plan.program.steps)} steps"
@@ -56,9 +57,10 @@ def _facts(plan: Plan, source: Program) -> Iterator[tuple[str, str]]:
     yield (
         "budget",
         f"{limit}; used {format_bytes(budget.total)} = arena {format_bytes(budget.arena)} + outputs"
-        f" {format_bytes(budget.outputs)} + loader {format_bytes(budget.loader)} + workspace"
-        f" {format_bytes(budget.workspace)}",
+        f" {format_bytes(budget.outputs)}{loader} + workspace {format_bytes(budget.workspace)}",
     )
+    if plan.machine.device != "cpu":
+        yield from _host(plan)
     allowed = "" if budget.process_limit is None else f"{format_bytes(budget.process_limit)}; used "
     yield (
         "process",
@@ -87,11 +89,31 @@ def _facts(plan: Plan, source: Program) -> Iterator[tuple[str, str]]:
         f" one is within {100 * max(0.0, prediction.latency / max(least, 1e-12) - 1.0):.1f} %",
     )
     machine = plan.machine
+    if machine.device != "cpu":
+        graphs = "replays CUDA graphs" if machine.graphs else "launches every kernel"
+        yield (
+            "machine",
+            f"{machine.device} {machine.capability}, {machine.cpu}, torch {machine.torch}; {graphs}",
+        )
+        return
     yield (
         "machine",
         f"{machine.device}, {machine.threads} threads, torch {machine.torch}, {machine.cpu}, spin"
         f" {machine.spin}",
     )
+
+
+def _host(plan: Plan) -> Iterator[tuple[str, str]]:
+    """What a device's program takes outside its own budget."""
+    budget, machine = plan.budget, plan.machine
+    allowed = "" if budget.host_limit is None else f"{format_bytes(budget.host_limit)}; used "
+    store = budget.host - machine.ring_nbytes
+    yield (
+        "host",
+        f"{allowed}{format_bytes(budget.host)} pinned = ring {format_bytes(machine.ring_nbytes)} + weights"
+        f" {format_bytes(store)}; streams from {machine.stream_from}",
+    )
+    yield "context", f"{format_bytes(budget.context)} of the device for the driver, beside the budget"
 
 
 def step_table(plan: Plan) -> str:
@@ -124,6 +146,11 @@ def bench_table(bench: Bench) -> str:
             f" + loader {format_bytes(bench.loader_nbytes)}",
         ),
         ("measured", f"{format_bytes(bench.measured_nbytes)} of growth at the peak, in a process of its own"),
+        *(
+            [("host", f"{format_bytes(bench.host_nbytes)} pinned, beside the device's")]
+            if bench.host_nbytes
+            else []
+        ),
         (
             "process",
             f"{format_bytes(bench.process_nbytes)} at the peak, planned"

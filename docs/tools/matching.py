@@ -18,8 +18,8 @@ ELISION = "..."
 _NUMBER = re.compile(
     r"(?<![A-Za-z_])[-+]?\d[\d.,]*(?:e[-+]?\d+)? ?(?:%|[kMG]i?B/s|[kMG]i?B|B|ns|us|ms|s|min)?(?![\w])"
 )
-# Not the marks of a memory map.
-_WORD = re.compile(r"\b(?![oxs]+\b)[A-Za-z_]\w*")
+# Neither the marks of a memory map, nor how far an arena is from its bound, which a machine's speed decides.
+_WORD = re.compile(r"\b(?!(?:[oxs]+|proven|gap)\b)[A-Za-z_]\w*")
 
 
 def words(line: str) -> tuple[str, ...]:

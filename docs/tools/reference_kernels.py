@@ -27,7 +27,8 @@ def kernels_page(made: str) -> str:
         " result lands in memory it is given. [Adding an op](adding-an-op.md) says what an entry is.\n\n"
         "- **computes**: the ATen overloads that the entry computes as they stand. Where there are none, a"
         " rule of the [lowering](lowering.md) chooses it.\n"
-        "- **as**: the call in a generated program, from one of the tests' cases, or a function in C.\n"
+        "- **as**: the call in a generated program, from one of the tests' cases, or a function in C; on"
+        " CUDA, where it says so, [a kernel in Triton](gpu-kernels.md).\n"
         "- **may overwrite**: the operands whose bytes the result may take where they die.\n"
         "- **can be cut along**: the axes along which a step can be split into parts.\n"
         "- **scratch**: what it needs beside operands and result, planned like any other buffer.\n\n"
@@ -42,11 +43,19 @@ def _row(kernel: Kernel, cases: Sequence[Case]) -> tuple[str, ...]:
     return (
         code(kernel.name),
         ", ".join(code(op.removesuffix(".default")) for op in kernel.ops),
-        code(_call(kernel, cases[0])) or "C, generated for the step" if cases else "",
+        _route(kernel, cases[0]) if cases else "",
         ", ".join(code(name) for name in kernel.overwrites),
         ", ".join(sorted(axes)).replace("_", " "),
         "; ".join(sorted(scratch)),
     )
+
+
+def _route(kernel: Kernel, case: Case) -> str:
+    """How the entry computes a case, on processors and, where that differs, on GPUs."""
+    called = code(_call(kernel, case))
+    if kernel.triton is None:
+        return called or "C, generated for the step"
+    return f"{called}; on CUDA Triton" if called else "C, on CUDA Triton, generated for the step"
 
 
 def _call(kernel: Kernel, case: Case) -> str:

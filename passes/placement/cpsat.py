@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
+from importlib.util import find_spec
 from itertools import count
 
 from occ.errors import InternalError
@@ -33,6 +34,11 @@ class Answer:
     verdict: Verdict
     offsets: tuple[int, ...]
     work: float
+
+
+def is_here() -> bool:
+    """Whether OR-tools is installed; a machine that only runs programs may do without."""
+    return find_spec("ortools") is not None
 
 
 def fits(problem: Problem, height: int, work: float) -> Answer:

@@ -10,7 +10,7 @@ from itertools import chain
 
 from occ.ir import Placement, PlacementItem
 from occ.passes.placement.bound import max_load
-from occ.passes.placement.cpsat import Verdict, fits
+from occ.passes.placement.cpsat import Verdict, fits, is_here
 from occ.passes.placement.problem import Problem, problem_of
 from occ.passes.placement.search import climb
 from occ.passes.placement.skyline import conflicts, dive, orders, shaken_order
@@ -115,7 +115,7 @@ def _solve(problem: Problem, bound: int, limit: int | None, effort: float) -> So
         height = problem.height(offsets)
         if height < best.height:
             best = Solution(offsets, height, bound, "local search")
-    if effort > 0 and len(problem.sizes) <= CPSAT_MOST_ITEMS:
+    if effort > 0 and len(problem.sizes) <= CPSAT_MOST_ITEMS and is_here():
         work = CPSAT_WORK * effort * min(1.0, CPSAT_USUAL_ITEMS / len(problem.sizes))
         if limit is None:
             best = _lowest(problem, best, work)

@@ -146,7 +146,7 @@ def forge(path: Path, change: Callable[[dict[str, bytes]], None]) -> None:
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    weights = path.read_bytes()[: mlp().plan.program.file_nbytes]
+    weights = path.read_bytes()[: manifest["weights_nbytes"]]
     path.write_bytes(weights + stream.getvalue())
 
 

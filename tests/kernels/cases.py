@@ -536,6 +536,8 @@ def products(number: Numbers) -> Iterator[Case]:
         bias = number(9, dtype=dtype)
         linear = {"input": x, "weight": weight, "bias": bias}
         yield Case("linear", linear, lambda input, weight, bias: F.linear(input, weight.t(), bias))
+        positive = lambda input, weight, bias: F.linear(input, weight.t(), bias).relu()  # noqa: E731
+        yield Case("linear_relu", linear, positive)
         yield Case("matmul", {"input": x, "weight": weight}, lambda input, weight: input @ weight)
         yield as_is("mm", "mm.default", self=x, mat2=weight)
         yield as_is("mv", "mv.default", self=x, vec=number(7, dtype=dtype))

@@ -28,8 +28,9 @@ from tests.kernels.layouts import (
 )
 from tests.kernels.memory import Memory, run
 
-ELSEWHERE = {"gather", "fallback"}
-"""`gather` is a call of the loader, tested with it; the fallback has a test module of its own."""
+ELSEWHERE = {"gather", "fallback", "cudnn_convolution"}
+"""`gather` is a call of the loader, tested with it; the fallback has a test module of its own; cuDNN needs a
+GPU (`tests/lower/test_lower_cuda.py` has what stands in for it)."""
 
 
 def entries() -> Mapping[str, Kernel]:

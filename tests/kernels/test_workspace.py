@@ -41,7 +41,8 @@ ALLOCATING = {
     "upsample_nearest_exact2d": "pictures of few channels, channels last",
 }
 WITHOUT_OPERANDS = {"fill"}
-ELSEWHERE = {"fallback", "gather"}
+ELSEWHERE = {"fallback", "gather", "cudnn_convolution"}
+"""The last one is of programs for CUDA alone."""
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ Those must stay so, and weights must stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from occ.codegen.steps import native_functions, step_text
-from occ.ir import BufferKind, Program, Value
+from occ.ir import BufferKind, Program, Step, Value
 from occ.lower import Lowered
 from occ.runtime_stub import kernels
 from occ.runtime_stub.packed import packed
@@ -72,13 +72,22 @@ class Executor:
                 tensor.copy_(self.tensor(taken.value))
         return [self.tensor(output.value) for output in program.outputs]
 
-    def _run_steps(self) -> None:
+    def scope(self) -> dict[str, object]:
+        """The names that the calls of steps use."""
         program = self.program
-        scope: dict[str, object] = {
+        return {
             **{"torch": torch, "aten": torch.ops.aten, "kernels": kernels},
             **{"inf": float("inf"), "nan": float("nan")},
             "native": compiled(*native_functions(program.values, program.steps)),
         }
+
+    def call(self, step: Step, name: Callable[[int], str]) -> str:
+        """The call of a step."""
+        return step_text(self.program.values, step, name)
+
+    def _run_steps(self) -> None:
+        program = self.program
+        scope = self.scope()
 
         def name(value: int) -> str:
             return f"v{value}"
@@ -87,7 +96,7 @@ class Executor:
             for value in {*step.reads, *step.writes}:
                 if name(value) not in scope:
                     scope[name(value)] = self.tensor(value)
-            call = step_text(program.values, step, name)
+            call = self.call(step, name)
             try:
                 eval(call, scope)
             except Exception as error:
