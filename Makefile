@@ -27,7 +27,7 @@ lint: install
 	$(BIN)/mypy -p occ
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 demo: install
 	$(BIN)/python examples/demo.py

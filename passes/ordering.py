@@ -104,7 +104,7 @@ def lower_order(program: Program, beside: Sequence[int]) -> tuple[int, ...]:
     known: dict[_Signature, tuple[int, ...]] = {}
     found = []
     for first, last, order in pieces:
-        if last - first >= 3:
+        if last - first > 1:
             piece = _Piece(lives, needed, first, last)
             if piece.signature not in known:
                 known[piece.signature] = piece.order()
