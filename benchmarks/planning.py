@@ -26,6 +26,7 @@ from occ.measure import Measurer
 from occ.model_file import as_call
 from occ.pipeline import captured_and_lowered, planning_target
 from occ.planning import PlanningTarget
+from occ.progress import SILENT
 from occ.report.dump import Dump
 from occ.target import local_target
 from occ.units import PAGE, round_up
@@ -95,7 +96,7 @@ def row_of(name: str) -> list[str]:
         kwargs,
         target=target,
         portable=False,
-        progress=lambda line: None,
+        progress=SILENT,
         dump=Dump(None),
     )
     source = lowered.program
