@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
 from occ.codegen.kernels import kernel_named
+from occ.codegen.native import NativeFunction
+from occ.codegen.triton import TritonFunction
 from occ.lower.draft import dense_strides
 from occ.runtime_stub.tensors import view_of
 from tests.kernels.cases import Numbers
@@ -18,6 +21,7 @@ from tests.kernels.memory import Layout, Memory, same_place
 from tests.kernels.native import specs_of
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+Function = TypeVar("Function", NativeFunction, TritonFunction)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -77,6 +81,20 @@ def run(
         same_place(expected, out).copy_(out)
         close(trial, out, wanted)
     assert torch.equal(memory.bytes, expected), f"{trial.body} wrote bytes that are none of its results"
+
+
+def run_all(
+    trials: Sequence[Trial],
+    function_of: Callable[[Trial, Sequence[Tensor]], Function],
+    load: Callable[[Sequence[Function]], object],
+) -> list[Function]:
+    """Run all of them, whose functions `load` gives as attributes of one object; the functions."""
+    made = [(trial, *prepared(trial)) for trial in trials]
+    functions = [function_of(trial, outs) for trial, _, _, outs in made]
+    library = load(functions)
+    for (trial, memory, operands, outs), function in zip(made, functions, strict=True):
+        run(trial, memory, operands, outs, getattr(library, function.symbol))
+    return functions
 
 
 def held(memory: Memory, operand: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from occ.codegen.kernels import kernel_named
 from occ.codegen.kernels.loops import bound_loop
 from occ.codegen.loops.ir import parse
 from occ.codegen.loops.merge import merged
@@ -28,31 +27,27 @@ from tests.kernels.loop_trials import (
     integers_and_bools,
     layouts_and_broadcasting,
     loops,
-    prepared,
     results_over_operands,
     rows,
     rows_of_several_dimensions,
     rows_that_hold_no_number,
-    run,
+    run_all,
 )
 from tests.kernels.native import compiled, specs_of
+from tests.kernels.native import function_of as native_function_of
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="NOT TESTED: there is no gcc")
 
 
 def function_of(trial: Trial, outs: Sequence[Tensor]) -> NativeFunction:
-    generate = kernel_named("loop").native
-    assert generate is not None
-    return generate(args_of(trial), [specs_of(out) for out in outs], ())
+    function = native_function_of("loop", args_of(trial), outs, ())
+    assert function is not None
+    return function
 
 
 def check(trials: Sequence[Trial]) -> None:
     """Run all of them, compiled as one library."""
-    made = [(trial, *prepared(trial)) for trial in trials]
-    functions = [function_of(trial, outs) for trial, _, _, outs in made]
-    library = compiled(*dict.fromkeys(functions))
-    for (trial, memory, operands, outs), function in zip(made, functions, strict=True):
-        run(trial, memory, operands, outs, getattr(library, function.symbol))
+    run_all(trials, function_of, lambda functions: compiled(*dict.fromkeys(functions)))
 
 
 def test_functions_of_floats() -> None:

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from occ.codegen.kernels import kernel_named
 from occ.codegen.triton import TritonFunction
 from tests.kernels.loop_reference import evaluated
 from tests.kernels.loop_trials import (
@@ -25,15 +24,13 @@ from tests.kernels.loop_trials import (
     integers_and_bools,
     layouts_and_broadcasting,
     loops,
-    prepared,
     results_over_operands,
     rows,
     rows_of_several_dimensions,
     rows_that_hold_no_number,
-    run,
+    run_all,
 )
-from tests.kernels.native import specs_of
-from tests.kernels.triton_modules import loaded
+from tests.kernels.triton_modules import loaded, triton_of
 
 pytest.importorskip("triton", reason="NOT TESTED: there is no Triton")
 
@@ -42,9 +39,7 @@ SHORT = 65536
 
 
 def function_of(trial: Trial, outs: Sequence[Tensor]) -> TritonFunction:
-    generate = kernel_named("loop").triton
-    assert generate is not None
-    function = generate(args_of(trial), [specs_of(out) for out in outs], ())
+    function = triton_of("loop", args_of(trial), outs)
     assert function is not None
     return function
 
@@ -52,12 +47,7 @@ def function_of(trial: Trial, outs: Sequence[Tensor]) -> TritonFunction:
 def check(trials: Sequence[Trial]) -> list[str]:
     """Run all of them, as one module; the texts of their functions."""
     short = [trial for trial in trials if max(t.numel() for t in trial.operands) <= SHORT]
-    made = [(trial, *prepared(trial)) for trial in short]
-    functions = [function_of(trial, outs) for trial, _, _, outs in made]
-    module = loaded(functions)
-    for (trial, memory, operands, outs), function in zip(made, functions, strict=True):
-        run(trial, memory, operands, outs, getattr(module, function.symbol))
-    return [function.source for function in functions]
+    return [function.source for function in run_all(short, function_of, loaded)]
 
 
 def test_functions_of_floats() -> None:

@@ -153,36 +153,36 @@ def test_reads_go_on_while_the_arena_is_in_use(tmp_path: Path) -> None:
 # Programs and loaders that are wrong, which the device has to find out.
 
 
+def without(text: str, statement: str) -> tuple[str, str]:
+    """A program without the only line of `statement`, and that line."""
+    [line] = re.findall(rf"^ +{re.escape(statement)} .*\n", text, flags=re.MULTILINE)
+    return text.replace(line, ""), line
+
+
+def loaded_before(text: str, tile: int, step: int) -> str:
+    """A program with the load of a tile in front of a step."""
+    text, load = without(text, f"load({tile})")
+    reader = re.search(rf"^ +torch\.addmm.*# {step} ", text, flags=re.MULTILINE)
+    assert reader is not None
+    return text[: reader.start()] + load + text[reader.start() :]
+
+
 def missing_wait(text: str) -> str:
-    changed, count = re.subn(r"^ +wait\(1\) .*\n", "", text, flags=re.MULTILINE)
-    assert count == 1
-    return changed
+    return without(text, "wait(1)")[0]
 
 
 def early_load(text: str) -> str:
     """The load of tile 1 before the step that reads what it overwrites."""
-    load = re.search(r"^ +load\(1\).*\n", text, flags=re.MULTILINE)
-    assert load is not None
-    text = text.replace(load.group(), "")
-    first = re.search(r"^ +torch\.addmm.*# 0 ", text, flags=re.MULTILINE)
-    assert first is not None
-    return text[: first.start()] + load.group() + text[first.start() :]
+    return loaded_before(text, tile=1, step=0)
 
 
 def missing_load(text: str) -> str:
-    changed, count = re.subn(r"^ +load\(1\).*\n", "", text, flags=re.MULTILINE)
-    assert count == 1
-    return changed
+    return without(text, "load(1)")[0]
 
 
 def twice_the_head(text: str) -> str:
     """The load for the next run before the last reader of this one."""
-    load = re.search(r"^ +load\(0\).*\n", text, flags=re.MULTILINE)
-    assert load is not None
-    text = text.replace(load.group(), "")
-    reader = re.search(r"^ +torch\.addmm.*# 2 ", text, flags=re.MULTILINE)
-    assert reader is not None
-    return text[: reader.start()] + load.group() + text[reader.start() :]
+    return loaded_before(text, tile=0, step=2)
 
 
 @pytest.mark.parametrize("order", ORDERS)
