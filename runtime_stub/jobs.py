@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import deque
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -181,6 +182,14 @@ class StagedJob(TileJob):
         if self.crc != tile.crc:
             raise self.damage(self.crc)
         self.checked[tile.id] = self.before
+
+
+def next_queue(queue: deque[Piece], staying: deque[Piece]) -> deque[Piece]:
+    """Of the pieces of tiles that stay and of others those of which one is read next: as the file is in the
+    order of use, a tile that stays goes before one that lies behind it."""
+    if staying and queue:
+        return queue if queue[0].file_offset < staying[0].file_offset else staying
+    return staying or queue
 
 
 def pieces_of(

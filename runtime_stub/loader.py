@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from torch import Tensor
 from .arena import Arena
 from .errors import HandleError
 from .gather import gather_rows
-from .jobs import Job, Piece, Read, Table, Tile, TileJob, pieces_of
+from .jobs import Job, Piece, Read, Table, Tile, TileJob, next_queue, pieces_of
 from .storage import WeightFile
 
 if TYPE_CHECKING:
@@ -64,16 +65,7 @@ class Loader:
         self.stall = 0.0
         self.jobs: list[Job] | None = None
         self.clock: Clock | None = None
-        self._threads = [
-            threading.Thread(target=self._serve, args=(index,), name=f"occ-loader-{index}", daemon=True)
-            for index in range(THREADS)
-        ]
-        before = threading.stack_size(STACK_NBYTES)
-        try:
-            for thread in self._threads:
-                thread.start()
-        finally:
-            threading.stack_size(before)
+        self._threads = started([partial(self._serve, index) for index in range(THREADS)])
 
     @property
     def nbytes_read(self) -> int:
@@ -200,10 +192,7 @@ class Loader:
     def _next(self) -> Piece | None:
         if self._urgent:
             return self._urgent.popleft()
-        if self._staying and self._queue:
-            streamed_first = self._queue[0].file_offset < self._staying[0].file_offset
-            return (self._queue if streamed_first else self._staying).popleft()
-        queue = self._staying or self._queue
+        queue = next_queue(self._queue, self._staying)
         return queue.popleft() if queue else None
 
     def _raise_if_failed(self) -> None:
@@ -250,6 +239,21 @@ class Loader:
         job.left = 0
         if isinstance(job, TileJob) and self._pending[job.tile.id] is job:
             self._pending[job.tile.id] = None
+
+
+def started(work: Sequence[Callable[[], None]]) -> list[threading.Thread]:
+    """Threads with small stacks, one for each piece of work."""
+    threads = [
+        threading.Thread(target=target, name=f"occ-loader-{index}", daemon=True)
+        for index, target in enumerate(work)
+    ]
+    before = threading.stack_size(STACK_NBYTES)
+    try:
+        for thread in threads:
+            thread.start()
+    finally:
+        threading.stack_size(before)
+    return threads
 
 
 def _note(job: Job, piece: Piece, thread: int, began: float, arrived: float) -> None:

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -23,8 +24,8 @@ from .device import Clock, Device, Event
 from .errors import HandleError
 from .gather import read_rows
 from .hostmemory import PAGE, ring_of, rows_nbytes
-from .jobs import REQUEST_NBYTES, Job, Piece, Read, StagedJob, Table, Tile, pieces_of
-from .loader import STACK_NBYTES, THREADS
+from .jobs import REQUEST_NBYTES, Job, Piece, Read, StagedJob, Table, Tile, next_queue, pieces_of
+from .loader import THREADS, started
 from .ring import Ring
 from .rows import RowStaging
 from .storage import WeightFile
@@ -124,17 +125,8 @@ class StagedLoader:
         # Two in the ring at least, so that one is read while the other is copied.
         self._request_nbytes = min(REQUEST_NBYTES, max(PAGE, ring // 2 // PAGE * PAGE))
         self._rows = RowStaging(self._device, pinned, ring, rows) if rows else None
-        self._threads = [
-            threading.Thread(target=self._serve, args=(index,), name=f"occ-loader-{index}", daemon=True)
-            for index in range(THREADS)
-        ]
-        self._threads.append(threading.Thread(target=self._pass_on, name="occ-loader-copies", daemon=True))
-        before = threading.stack_size(STACK_NBYTES)
-        try:
-            for thread in self._threads:
-                thread.start()
-        finally:
-            threading.stack_size(before)
+        readers = [partial(self._serve, index) for index in range(THREADS)]
+        self._threads = started([*readers, self._pass_on])
 
     def load(self, tile: int) -> None:
         """Ask for a tile, whose copies begin when all steps launched so far have ended; returns at once."""
@@ -289,20 +281,12 @@ class StagedLoader:
         if self._error is None:
             self._error = error
 
-    def _next_queue(self) -> deque[Piece]:
-        """The queue whose first piece is next; as the file is in the order of use, a tile that stays goes
-        before one that lies behind it."""
-        if self._staying and self._queue:
-            streamed_first = self._queue[0].file_offset < self._staying[0].file_offset
-            return self._queue if streamed_first else self._staying
-        return self._staying or self._queue
-
     def _take(self) -> _Slot | None:
         """The next piece that is to be read, with a place for it; None where there is none, or no room."""
         if self._urgent:
             piece = self._urgent.popleft()
             return _Slot(piece, piece.address)
-        queue = self._next_queue()
+        queue = next_queue(self._queue, self._staying)
         taken = self._ring.take(queue[0].nbytes) if queue else None
         if taken is None:
             return None
