@@ -60,11 +60,6 @@ class Captured:
     activation_peak: int
 
     @property
-    def input_names(self) -> dict[str, str]:
-        """Placeholder -> the name the caller uses."""
-        return {taken.node: taken.name for taken in self.inputs}
-
-    @property
     def examples(self) -> tuple[Tensor, ...]:
         return tuple(taken.example for taken in self.inputs)
 

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from occ.accelerator import PRODUCT_DTYPES
 from occ.child import Answer, serve
+from occ.numbers import tensor_at
 from occ.runtime_stub import kernels
 from occ.runtime_stub.sources import forget, module_of
-from occ.runtime_stub.tensors import dtype_named, view_of
+from occ.runtime_stub.tensors import dtype_named
 from occ.target import fitted, rounded
 
 Action = Callable[[], object]
@@ -151,8 +152,7 @@ class Case:
 
     def _values(self, memory: dict[int, Tensor]) -> list[Tensor]:
         return [
-            view_of(memory[buffer], dtype_named(dtype), shape, strides, offset)
-            for buffer, offset, dtype, shape, strides, _ in self._request["values"]
+            tensor_at(memory[buffer], offset, *facts) for buffer, offset, *facts in self._request["values"]
         ]
 
 

@@ -416,10 +416,6 @@ class Prediction:
     streamed_nbytes: int
     cold_start: float
 
-    @property
-    def stall_share(self) -> float:
-        return self.stall / self.latency if self.latency else 0.0
-
 
 @dataclass(frozen=True, slots=True)
 class Footprint:

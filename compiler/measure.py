@@ -279,7 +279,18 @@ def measure(program: Program, target: Target) -> tuple[tuple[StepCost, ...], Tar
 
 
 def gather_cost(program: Program, step: Step, target: Target) -> StepCost:
-    """What reading rows from the file takes by the profile: one request a row.
+    """What reading rows from the file takes by the profile."""
+    nbytes = gathered_nbytes(program, step)
+    return cost_of_rows(program, step, target, nbytes / target.bandwidth)
+
+
+def gathered_nbytes(program: Program, step: Step) -> int:
+    """Bytes of the rows that a gather results in."""
+    return sum(program.values[out].extent[1] - program.values[out].extent[0] for out in step.outs)
+
+
+def cost_of_rows(program: Program, step: Step, target: Target, passing_on: float) -> StepCost:
+    """What a gather takes that passes the rows' bytes on in `passing_on` seconds: one request a row.
 
     It counts every index as a row of its own, the worst case.
     """
@@ -287,8 +298,7 @@ def gather_cost(program: Program, step: Step, target: Target) -> StepCost:
     if not isinstance(indices, Ref):
         raise InternalError(f"step {step.name} gathers rows without a tensor of indices")
     rows = prod(program.values[indices.value].shape)
-    nbytes = sum(program.values[out].extent[1] - program.values[out].extent[0] for out in step.outs)
-    seconds = rows * target.reader.seconds(PAGE) + nbytes / target.bandwidth
+    seconds = rows * target.reader.seconds(PAGE) + passing_on
     return StepCost(rounded(seconds, 3), round_up(rows * GATHER_ROW_NBYTES, WORKSPACE_GRAIN))
 
 

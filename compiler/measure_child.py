@@ -17,10 +17,9 @@ from torch import Tensor
 
 from occ.child import Answer, serve
 from occ.counter import preloaded_counter
-from occ.numbers import CACHES_NBYTES, Pool
+from occ.numbers import CACHES_NBYTES, Pool, tensor_at
 from occ.runtime_stub import kernels
 from occ.runtime_stub.native import Native
-from occ.runtime_stub.packed import packed
 from occ.runtime_stub.tensors import dtype_named, view_of
 from occ.sequence_child import sequence_seconds
 
@@ -146,12 +145,8 @@ class Operands:
 
 
 def _tensor(memory: dict[int, Tensor], value: list[Any]) -> Tensor:
-    buffer, offset, dtype, shape, strides, packing = value
-    view = view_of(memory[buffer], dtype_named(dtype), shape, strides, offset)
-    if packing is None:
-        return view
-    packed_dtype, packed_shape, layout = packing
-    return packed(view, dtype_named(packed_dtype), packed_shape, layout)
+    buffer, offset, *facts = value
+    return tensor_at(memory[buffer], offset, *facts)
 
 
 class PeakMemory:

@@ -11,9 +11,9 @@ from math import prod
 from occ.accelerator import Accelerator
 from occ.codegen.cuda_routes import CONVOLUTION, PRODUCTS, RECURRENT, allocates_nothing
 from occ.ir import Program, Step, StepCost, Value, refs_of
-from occ.measure import GATHER_ROW_NBYTES, WORKSPACE_GRAIN
+from occ.measure import WORKSPACE_GRAIN, cost_of_rows, gathered_nbytes
 from occ.target import Target, rounded
-from occ.units import PAGE, round_up
+from occ.units import round_up
 
 LAUNCHES_A_TIME_STEP = 12
 """Kernels that one time step of a recurrence takes: a product, the gates, the states."""
@@ -91,8 +91,6 @@ def _operand(program: Program, step: Step, name: str) -> Value:
 
 
 def gathered_cost(program: Program, step: Step, target: Target, accelerator: Accelerator) -> StepCost:
-    """Reading rows from where the table is, one request a row, as if every index were a row of its own."""
-    rows = prod(_operand(program, step, "indices").shape)
-    nbytes = sum(_nbytes(program.values[out]) for out in step.outs)
-    seconds = rows * target.reader.seconds(PAGE) + accelerator.copier.seconds(nbytes) + accelerator.launch
-    return StepCost(rounded(seconds, 3), round_up(rows * GATHER_ROW_NBYTES, WORKSPACE_GRAIN))
+    """What reading rows from where the table is takes, and copying them to the device."""
+    copying = accelerator.copier.seconds(gathered_nbytes(program, step))
+    return cost_of_rows(program, step, target, copying + accelerator.launch)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from occ.runtime_stub.arena import Arena
+from occ.runtime_stub.packed import packed
+from occ.runtime_stub.tensors import dtype_named, view_of
 from occ.units import ALIGNMENT, PAGE, round_up
 
 CACHES_NBYTES = 64 << 20
@@ -15,6 +20,23 @@ CACHES_NBYTES = 64 << 20
 def in_huge_pages(nbytes: int) -> Tensor:
     """Memory (uint8) such as programs have."""
     return Arena(round_up(nbytes, PAGE)).view(0, torch.uint8, (nbytes,))
+
+
+def tensor_at(
+    memory: Tensor,
+    begin: int,
+    dtype: str,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    packing: Sequence[Any] | None,
+) -> Tensor:
+    """A value of a request as steps get it: a view of `memory` (uint8) from byte `begin`, or the packed
+    tensor over those bytes that `packing` (type, shape, layout) describes."""
+    view = view_of(memory, dtype_named(dtype), shape, strides, begin)
+    if packing is None:
+        return view
+    packed_dtype, packed_shape, layout = packing
+    return packed(view, dtype_named(packed_dtype), packed_shape, layout)
 
 
 class Pool:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from occ.child import Answer
-from occ.numbers import CACHES_NBYTES, Pool, in_huge_pages
-from occ.runtime_stub.packed import packed
-from occ.runtime_stub.tensors import dtype_named, view_of
+from occ.numbers import CACHES_NBYTES, Pool, in_huge_pages, tensor_at
+from occ.runtime_stub.tensors import dtype_named
 from occ.units import ALIGNMENT, round_up
 
 COLD_NBYTES = 4 * CACHES_NBYTES
@@ -120,9 +119,5 @@ def _timed(calls: Sequence[Call], failed: set[int]) -> dict[int, float]:
 
 
 def _view(memory: Tensor, first: int, value: Sequence[Any]) -> Tensor:
-    _, _, offset, dtype, shape, strides, packing = value
-    view = view_of(memory, dtype_named(dtype), shape, strides, first + offset)
-    if packing is None:
-        return view
-    packed_dtype, packed_shape, layout = packing
-    return packed(view, dtype_named(packed_dtype), packed_shape, layout)
+    _, _, offset, *facts = value
+    return tensor_at(memory, first + offset, *facts)

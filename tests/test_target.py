@@ -109,7 +109,7 @@ def test_this_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert first.threads == 1
     assert first.spin == "default"
     assert first.bandwidth > 1e6
-    assert 0 < first.overhead < 1
+    assert 0 <= first.overhead < 1
     assert first.slowdown >= 1
     assert not list(tmp_path.glob(".occ-profile*"))
 

@@ -116,7 +116,6 @@ def convolve(
     residual: Traced | None,
     shape: Sequence[int],
 ) -> Traced:
-    channels_last = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
     x = low.contiguous(node, x, channels_last_strides(x.meta.shape))
     if low.device == "cuda":
         return _convolve_on_cuda(low, node, x, weight, bias, numbers, groups, relu, residual, shape)
@@ -126,9 +125,7 @@ def convolve(
         return out
     if residual is None and _is_product(weight, numbers, groups):
         return _pointwise_convolution(low, node, x, weight, bias, relu, shape)
-    packed = low.store.transformed(
-        weight, "channels_last", lambda t: t.contiguous(memory_format=channels_last)
-    )
+    packed = _in_channels_last(low, weight)
     out = low.new(node.name, shape, x.meta.dtype, channels_last_strides(shape))
     args = {
         "input": x,
@@ -141,6 +138,11 @@ def convolve(
     }
     low.emit(node, "convolution", args, out)
     return out
+
+
+def _in_channels_last(low: Lowering, weight: Constant) -> Constant:
+    order = torch.channels_last if weight.tensor.dim() == 4 else torch.channels_last_3d
+    return low.store.transformed(weight, "channels_last", lambda t: t.contiguous(memory_format=order))
 
 
 def _is_product(weight: Constant, numbers: dict[str, tuple[int, ...]], groups: int) -> bool:
@@ -173,10 +175,7 @@ def _convolve_on_cuda(
         out = _pointwise_convolution(low, node, x, weight, bias, whole, shape)
         bias, relu = None, relu and not whole
     else:
-        channels_last = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
-        filters = low.store.transformed(
-            weight, "channels_last", lambda t: t.contiguous(memory_format=channels_last)
-        )
+        filters = _in_channels_last(low, weight)
         out = low.new(node.name, shape, x.meta.dtype, channels_last_strides(shape))
         low.emit(node, "cudnn_convolution", {"input": x, "weight": filters, **numbers, "groups": groups}, out)
     text, tensors = "x0", [out]
