@@ -134,6 +134,7 @@ def replan(
         goal,
         target or target_for(device, output.absolute().parent, threads),
         feed,
+        output.absolute().parent,
         told,
         Dump(None),
     )

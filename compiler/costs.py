@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -51,10 +52,10 @@ class Model:
         return None
 
 
-def measurer_for(target: Target, progress: Progress = SILENT) -> Costs:
-    """What says what steps cost on a target."""
+def measurer_for(target: Target, folder: Path, progress: Progress = SILENT) -> Costs:
+    """What says what steps cost on a target whose programs read from the file system of `folder`."""
     if target.accelerator is None:
-        return Measurer(target, progress)
+        return Measurer(target, progress, folder)
     if cuda_name() == target.accelerator.name:
         return CudaMeasurer(target, target.accelerator, progress)
     return Model(target, target.accelerator)

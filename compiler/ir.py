@@ -312,24 +312,36 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How the target reads weights: `bandwidth` in bytes a second, `overhead` in seconds a request, and by
-    which factor (at least 1) computing is slower while a read is in flight."""
+    """How the target reads weights: `bandwidth` in bytes a second, `overhead` in seconds a request, by which
+    factor (at least 1) computing is slower while a read is in flight, and `interruption`, the seconds that
+    computing loses to every load besides, whatever its size. A request may end later than its share of the
+    bandwidth says, by `lag` times its seconds: others are under way with it, and not all are equally fast.
+    No request is larger than `request_nbytes`."""
 
     bandwidth: float
     overhead: float = 0.0
     slowdown: float = 1.0
+    interruption: float = 0.0
+    lag: float = 0.0
+    request_nbytes: int = 4 << 20
 
     def seconds(self, nbytes: int) -> float:
-        """Seconds from the beginning of a request for `nbytes` to its end."""
+        """Seconds that a request for `nbytes` takes of the reader's time."""
         return self.overhead + nbytes / self.bandwidth
+
+    def lag_seconds(self, nbytes: int) -> float:
+        """By how many seconds a read of `nbytes` may end later than that says."""
+        return self.lag * self.seconds(min(nbytes, self.request_nbytes))
 
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """What a step takes on the target: seconds of computing, bytes taken outside the arena."""
+    """What a step takes on the target: seconds of computing, bytes taken outside the arena, and by which
+    factor (at least 1) it is slower while weights are read; None: by the target's (`Reader.slowdown`)."""
 
     seconds: float
     workspace: int
+    slowdown: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,8 @@ class Draft(Protocol):
     @property
     def costs(self) -> tuple[StepCost, ...]: ...
     @property
+    def reader(self) -> Reader: ...
+    @property
     def outside_nbytes(self) -> int: ...
 
 
@@ -99,9 +101,9 @@ class Demand:
         """A latency that no schedule in a pool of so many bytes beats, in the steady state.
 
         Residents share the pool with the fullest step; as many bytes as the rest are read in every run, as
-        the largest tiles and a fraction of one at best. Computing beside a read is slower by the reader's
-        factor. Of what a run of steps needs, at most the pool is there when it begins; the rest is read while
-        these steps compute, and while they wait.
+        the largest tiles and a fraction of one at best, and each interrupts computing, which beside a read is
+        slower by the reader's factor. Of what a run of steps needs, at most the pool is there when it begins;
+        the rest is read while these steps compute, and while they wait.
         """
         read = self.tiles_nbytes
         streamed = max(0, read[-1] - max(0, pool_nbytes - self.base_nbytes))
@@ -110,7 +112,7 @@ class Demand:
         if streamed > read[whole]:
             requests += (streamed - read[whole]) / (read[whole + 1] - read[whole])
         reading = streamed / reader.bandwidth + reader.overhead * requests
-        compute = sum(self.seconds)
+        compute = sum(self.seconds) + reader.interruption * requests
         ahead = accumulate(
             (
                 nbytes / reader.bandwidth - seconds
@@ -133,17 +135,16 @@ def rungs_between(smallest: int, largest: int) -> tuple[int, ...]:
 class _Sizings(Generic[AnyDraft]):
     """The sizings of one draft, each made once, and what bounds the latency of those not made yet."""
 
-    def __init__(self, draft: AnyDraft, reader: Reader) -> None:
+    def __init__(self, draft: AnyDraft) -> None:
         self.draft = draft
-        self._reader = reader
         self._demand = Demand.of(draft)
-        self._sizer = Sizer(draft.program, draft.liveness, draft.costs, reader)
+        self._sizer = Sizer(draft.program, draft.liveness, draft.costs, draft.reader)
         self._tangents: dict[int, Tangent | None] = {}
         self._made: dict[int, Sized[AnyDraft] | None] = {}
 
     def least_latency(self, rung: int) -> float:
         """Seconds that no sizing for a rung beats, from what the draft moves and computes."""
-        return self._demand.least_latency(self._pool(rung), self._reader)
+        return self._demand.least_latency(self._pool(rung), self.draft.reader)
 
     def bound(self, rung: int, rival: float) -> float:
         """The same from linear programs, which take longer: tangents at other pools where they show that
@@ -175,7 +176,7 @@ class _Sizings(Generic[AnyDraft]):
             self._made[rung] = (
                 None
                 if isinstance(sizing, Refinement)
-                else Sized(rung, self.draft, sizing, predict(sizing, self.draft.costs, self._reader))
+                else Sized(rung, self.draft, sizing, predict(sizing, self.draft.costs, self.draft.reader))
             )
         return self._made[rung]
 
@@ -202,7 +203,6 @@ class Ladder(Generic[AnyDraft]):
         self,
         rungs: Sequence[int],
         drafts_at: Callable[[int], Iterable[AnyDraft]],
-        reader: Reader,
         least_at: Callable[[int], float] = lambda rung: 0.0,
     ) -> None:
         """`rungs` are budgets in bytes; `drafts_at` gives the drafts worth trying at one, equal ones as the
@@ -211,7 +211,6 @@ class Ladder(Generic[AnyDraft]):
         self.rungs = tuple(sorted(rungs, reverse=True))
         self._drafts_at = drafts_at
         self._least_at = least_at
-        self._reader = reader
         self._sizings: dict[int, _Sizings[AnyDraft]] = {}
         # An object's id is a key only while the object lives.
         self._at_rung: dict[int, tuple[_Sizings[AnyDraft], ...]] = {}
@@ -258,6 +257,6 @@ class Ladder(Generic[AnyDraft]):
             drafts = tuple(self._drafts_at(rung))
             for draft in drafts:
                 if id(draft) not in self._sizings:
-                    self._sizings[id(draft)] = _Sizings(draft, self._reader)
+                    self._sizings[id(draft)] = _Sizings(draft)
             self._at_rung[rung] = tuple(self._sizings[id(draft)] for draft in drafts)
         return self._at_rung[rung]

@@ -6,9 +6,11 @@ import base64
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from pathlib import Path
 from types import TracebackType
 
 from occ.child import Answer, Child, ChildError
@@ -21,6 +23,7 @@ from occ.host import cpus
 from occ.ir import BufferKind, Packing, Program, Ref, Step, StepCost
 from occ.native import local_library
 from occ.progress import SILENT, Progress
+from occ.reading import sample_file
 from occ.sequence import sequence_request
 from occ.target import Target, keep_kernels, local_target, openmp_settings, rounded
 from occ.units import ALIGNMENT, PAGE, round_down, round_up
@@ -155,14 +158,16 @@ def pace_of(target: Target) -> Pace:
 class Measurer:
     """Measures steps on this machine, each case once; `target` is the profile that knows them all.
 
-    For a target that is another machine, what is measured is scaled by how the two compare.
-    A helper process for each spin policy starts when a case is met that the profile lacks, and ends with the
-    `with` block.
+    For a target that is another machine, what is measured is scaled by how the two compare. For this one,
+    steps are also run while a file in `folder` is read, where one is given. A helper process for each spin
+    policy starts when a case is met that the profile lacks, and ends with the `with` block.
     """
 
-    def __init__(self, target: Target, progress: Progress = SILENT) -> None:
+    def __init__(self, target: Target, progress: Progress = SILENT, folder: Path | None = None) -> None:
         self.target = target
         self._progress = progress
+        self._folder = folder if target.is_here else None
+        self._sample = ExitStack()
         self._threads = min(target.threads, cpus())
         self._children: dict[str, Child] = {}
         self._compiled: dict[str, set[NativeFunction]] = {}
@@ -172,7 +177,8 @@ class Measurer:
         """The cost of every step of a rewritten program that waits by the policy `spin`.
 
         Workspaces are measured of each case by itself, seconds in a run of the program. New costs are kept in
-        the cache. Raises InternalError for a kernel that fails and for a helper process that ends.
+        the cache. Raises InternalError for a kernel that fails and for a helper process that ends, and
+        UsageError where the file to be read cannot be written.
         """
         cases = [None if step.stored else case_of(program, step) for step in program.steps]
         keys = [None if case is None else self._key(case, spin) for case in cases]
@@ -192,7 +198,7 @@ class Measurer:
             with self._progress.stage("measuring kernels in a run"):
                 together = self._together(program, keys, alone, spin)
             fresh = {
-                key: StepCost(rounded(cost.seconds * paces[key], 3), cost.workspace)
+                key: replace(cost, seconds=rounded(cost.seconds * paces[key], 3))
                 for key, cost in together.items()
             }
             keep_kernels(self.target, fresh)
@@ -212,6 +218,7 @@ class Measurer:
             child.close()
         self._children.clear()
         self._compiled.clear()
+        self._sample.close()
 
     def __enter__(self) -> Measurer:
         return self
@@ -247,17 +254,22 @@ class Measurer:
     def _together(
         self, program: Program, keys: Sequence[str | None], alone: Mapping[str, StepCost], spin: str
     ) -> dict[str, StepCost]:
-        """The costs `alone` with the seconds that their steps take in a run of the program."""
+        """The costs `alone` with the seconds that their steps take in a run of the program, and how much
+        slower they are there beside reads."""
         numbers = {key: number for number, key in enumerate(dict.fromkeys(filter(None, keys)))}
         request = sequence_request(program, [None if key is None else numbers[key] for key in keys])
         answer = self._ask(request, spin, f"program {program.name}")
         if "error" in answer:
             raise InternalError(f"program {program.name} cannot be run to be measured: {answer['error']}")
         seconds: dict[str, float] = answer["seconds"]
-        return {
-            key: replace(cost, seconds=seconds.get(str(numbers[key]), cost.seconds))
-            for key, cost in alone.items()
-        }
+        beside: dict[str, float] = answer["beside"]
+        found = dict(alone)
+        for key, cost in alone.items():
+            taken, slowed = (times.get(str(numbers[key])) for times in (seconds, beside))
+            if taken is not None:
+                slowdown = None if slowed is None else max(1.0, round(slowed / taken, 2))
+                found[key] = replace(cost, seconds=taken, slowdown=slowdown)
+        return found
 
     def _ask(self, request: Answer, spin: str, where: str) -> Answer:
         try:
@@ -265,16 +277,22 @@ class Measurer:
                 settings = {**openmp_settings(self._threads, spin), **counter_settings()}
                 child = self._children[spin] = Child("occ.measure_child", settings)
                 child.ask({"threads": self._threads}, FIRST_SECONDS)
+                # What waits as a program that loads nothing is never run beside reads.
+                if self._folder is not None and spin == self.target.spin:
+                    sample = self._sample.enter_context(sample_file(self._folder))
+                    child.ask({"sample": str(sample)}, FIRST_SECONDS)
             return self._children[spin].ask(request, CALL_SECONDS)
         except ChildError as error:
             self.close()
             raise InternalError(f"{where}: the process that measures it {error}") from error
 
 
-def measure(program: Program, target: Target) -> tuple[tuple[StepCost, ...], Target]:
+def measure(
+    program: Program, target: Target, folder: Path | None = None
+) -> tuple[tuple[StepCost, ...], Target]:
     """The cost of every step as programs that stream wait, and the target that knows them; see
-    Measurer.measure."""
-    with Measurer(target) as measurer:
+    Measurer."""
+    with Measurer(target, folder=folder) as measurer:
         return measurer.measure(program, target.spin), measurer.target
 
 

@@ -69,7 +69,7 @@ def compile_model(
         name, module, args, kwargs, target=target, portable=portable, progress=progress, dump=dump
     )
     source = lowered.program
-    made = planned(source, goal, target, feed, progress, dump)
+    made = planned(source, goal, target, feed, output.absolute().parent, progress, dump)
     with progress.stage("writing", source.file_nbytes, BYTES) as advance:
         write_artifact(output, made, source, weight_bytes(lowered.weights), advance)
     progress(f"wrote {output} ({format_bytes(output.stat().st_size)})")
@@ -106,12 +106,14 @@ def captured_and_lowered(
     return lowered
 
 
-def planned(source: Program, goal: Goal, target: Target, feed: Feed, progress: Progress, dump: Dump) -> Plan:
-    """Plan an unsplit program for a goal on a target, and prove the plan.
+def planned(
+    source: Program, goal: Goal, target: Target, feed: Feed, folder: Path, progress: Progress, dump: Dump
+) -> Plan:
+    """Plan an unsplit program for a goal on a target, whose storage is that of `folder`, and prove the plan.
 
     Raises BudgetError where the plan needs more of the device or of the host than there may be.
     """
-    with measurer_for(target, progress) as measurer, progress.stage("planning"):
+    with measurer_for(target, folder, progress) as measurer, progress.stage("planning"):
         made = plan_for(goal, Plans(source, planning_target(source, target, measurer, feed)), progress)
     check_memories(made, target)
     dump.program("rewritten", made.program)

@@ -92,7 +92,7 @@ class PlanningTarget:
 @dataclass(frozen=True)
 class Draft:
     """A rewritten program with everything that does not depend on the budget; `costs` are those of threads
-    that wait by the policy `spin`."""
+    that wait by the policy `spin`, and `reader` is the target's with the slowdown of these steps."""
 
     choices: Choices
     program: Program
@@ -100,6 +100,7 @@ class Draft:
     """For every step the one of the unsplit program that it comes from."""
     spin: str
     costs: tuple[StepCost, ...]
+    reader: Reader
     liveness: Liveness
     loader_nbytes: int
     needs: tuple[int, ...]
@@ -149,7 +150,7 @@ class Planner:
         # Rungs too small for any plan cost nothing, and to know the smallest that is not would cost much.
         least = round_up(self._whole.program.outputs_nbytes, PAGE) + PAGE
         rungs = rungs_between(least, max(least, _resident_budget(self._whole)))
-        return Ladder(rungs, self._drafts.at, self._target.reader, self._least_latency)
+        return Ladder(rungs, self._drafts.at, self._least_latency)
 
     def _resident(self, limit: int) -> Plan | None:
         """The plan with all weights resident, where that fits; it is made only where it might."""
@@ -160,7 +161,7 @@ class Planner:
     def _least_latency(self, budget: int) -> float:
         """Seconds that no draft beats in a budget: it reads what cannot stay, and computes about as long as
         the draft of largest tiles."""
-        return self._least_demand.least_latency(budget, self._target.reader)
+        return self._least_demand.least_latency(budget, replace(self._target.reader, slowdown=1.0))
 
     @cached_property
     def _least_demand(self) -> Demand:
@@ -313,16 +314,25 @@ def _draft(source: Program, choices: Choices, target: PlanningTarget) -> Draft:
     made = rewritten(source, choices)
     program = made.program
     live = liveness(program)
+    costs = tuple(target.measure(program, target.streaming_spin))
     return Draft(
         choices=choices,
         program=program,
         origins=made.origins,
         spin=target.streaming_spin,
-        costs=tuple(target.measure(program, target.streaming_spin)),
+        costs=costs,
+        reader=replace(target.reader, slowdown=slowdown_of(costs, target.reader)),
         liveness=live,
         loader_nbytes=0 if target.has_own_memory else _checksums_nbytes(program),
         needs=tuple(step_needs(program, live)),
     )
+
+
+def slowdown_of(costs: Sequence[StepCost], reader: Reader) -> float:
+    """How many times longer steps take, all in all, while weights are read."""
+    alone = sum(cost.seconds for cost in costs)
+    beside = sum(cost.seconds * (cost.slowdown or reader.slowdown) for cost in costs)
+    return round(beside / alone, 4) if alone else reader.slowdown
 
 
 def _checksums_nbytes(program: Program) -> int:
@@ -366,7 +376,7 @@ def step_needs(program: Program, live: Liveness) -> list[int]:
 def _unlimited(source: Program, draft: Draft, target: PlanningTarget) -> Plan:
     everything = sum(buffer.nbytes for buffer in source.buffers) + draft.liveness.peak_nbytes
     roomy = 2 * everything + len(source.grains) * PAGE
-    sizing = size(draft.program, draft.liveness, draft.costs, target.reader, roomy)
+    sizing = size(draft.program, draft.liveness, draft.costs, draft.reader, roomy)
     assert not isinstance(sizing, Refinement)
     assert not sizing.loads
     draft = _waiting_best(draft, target)
@@ -396,7 +406,7 @@ def _smallest(drafts: Drafts) -> Plan:
     for pool, draft in sorted(floors, key=lambda floor: floor[0] + floor[1].outside_nbytes):
         if best is not None and best.budget.total <= pool + draft.outside_nbytes:
             break
-        sizing = size(draft.program, draft.liveness, draft.costs, target.reader, pool)
+        sizing = size(draft.program, draft.liveness, draft.costs, draft.reader, pool)
         assert not isinstance(sizing, Refinement)
         for variant in (sizing, _without_prefetch(sizing)):
             found = _plan(draft, variant, _place_low(draft, variant), None, target)
@@ -451,13 +461,13 @@ def _plan(
             host_limit=target.feed.host_limit,
             context=target.context_nbytes,
         ),
-        prediction=predict(sizing, draft.costs, target.reader),
+        prediction=predict(sizing, draft.costs, draft.reader),
         machine=replace(
             target.machine,
             spin=draft.spin,
             packing=target.machine.packing if packs else "",
         ),
-        reader=target.reader,
+        reader=draft.reader,
     )
 
 

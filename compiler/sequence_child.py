@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from occ.child import Answer
 from occ.numbers import CACHES_NBYTES, Pool, in_huge_pages, tensor_at
+from occ.reading import Sample
 from occ.runtime_stub.tensors import dtype_named
 from occ.units import ALIGNMENT, round_up
 
@@ -22,6 +24,9 @@ FEWEST_PASSES = 3
 MOST_PASSES = 9
 ENOUGH_SECONDS = 1.0
 """A program is run until it has computed for so long in all, within these numbers of passes."""
+
+Pass = dict[int, float]
+"""Seconds of every step, by its place in the program, or of a step of each case, by its number."""
 
 Call = Callable[[], object]
 
@@ -68,8 +73,11 @@ class Memory:
         return memory, first
 
 
-def sequence_seconds(request: Answer, pool: Pool, scope: Mapping[str, Any]) -> dict[int, float]:
-    """Seconds of a step of each case: for every step the median of a few passes, then their mean.
+def sequence_seconds(
+    request: Answer, pool: Pool, scope: Mapping[str, Any], sample: Sample | None = None
+) -> tuple[Pass, Pass]:
+    """Seconds of a step of each case, alone and while `sample` is being read (empty without one): for every
+    step the median of a few passes, then their mean.
 
     The first pass, in which kernels are set up, does not count. A step that raises on made-up numbers is left
     out, and with it a case where no other step is one.
@@ -77,7 +85,8 @@ def sequence_seconds(request: Answer, pool: Pool, scope: Mapping[str, Any]) -> d
     memory = Memory(request, pool)
     steps: list[tuple[int, str, list[int]]] = request["steps"]
     codes = {text: compile(text, "<step>", "eval") for _, text, _ in steps}
-    times: list[list[float]] = [[] for _ in steps]
+    alone: list[Pass] = []
+    beside: list[Pass] = []
     failed: set[int] = set()
     spent = 0.0
     for count in range(MOST_PASSES + 1):
@@ -88,13 +97,20 @@ def sequence_seconds(request: Answer, pool: Pool, scope: Mapping[str, Any]) -> d
         taken = _timed(calls, failed)
         if count:
             spent += sum(taken.values())
-            for index, seconds in taken.items():
-                times[index].append(seconds)
-    of_case: dict[int, list[float]] = {}
-    for (case, _, _), passes in zip(steps, times, strict=True):
-        if passes:
-            of_case.setdefault(case, []).append(statistics.median(passes))
-    return {case: statistics.fmean(medians) for case, medians in of_case.items()}
+            alone.append(taken)
+            if sample is not None:
+                beside.append(sample.beside(partial(_timed, calls, failed)))
+    cases = [case for case, _, _ in steps]
+    return _of_cases(cases, alone), _of_cases(cases, beside)
+
+
+def _of_cases(cases: Sequence[int], passes: Sequence[Pass]) -> Pass:
+    medians: dict[int, list[float]] = {}
+    for index, case in enumerate(cases):
+        times = [taken[index] for taken in passes if index in taken]
+        if times:
+            medians.setdefault(case, []).append(statistics.median(times))
+    return {case: statistics.fmean(times) for case, times in medians.items()}
 
 
 def _call(code: Any, ids: Sequence[int], tensors: Mapping[int, Tensor], scope: Mapping[str, Any]) -> Call:
@@ -102,9 +118,9 @@ def _call(code: Any, ids: Sequence[int], tensors: Mapping[int, Tensor], scope: M
     return lambda: eval(code, names)
 
 
-def _timed(calls: Sequence[Call], failed: set[int]) -> dict[int, float]:
-    """Seconds of every call, by its place; those that raise join `failed` and are not called again."""
-    found: dict[int, float] = {}
+def _timed(calls: Sequence[Call], failed: set[int]) -> Pass:
+    """Seconds of every call; those that raise join `failed` and are not called again."""
+    found: Pass = {}
     for index, call in enumerate(calls):
         if index in failed:
             continue

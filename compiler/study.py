@@ -95,6 +95,6 @@ def study(
             replan_artifact(spec, path, plan)
 
     feed = Feed() if own is None or not own.machine.stream_from else Feed(own.machine.stream_from)
-    with measurer_for(target, progress) as measurer:
+    with measurer_for(target, folder, progress) as measurer:
         plans = Plans(source, planning_target(source, target, measurer, feed))
         yield Study(source, target, plans, own, write)

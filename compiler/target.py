@@ -6,10 +6,9 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, astuple, dataclass, field, replace
 from math import floor, isfinite, log10
 from pathlib import Path
 from statistics import median
@@ -24,9 +23,11 @@ from occ.errors import InternalError, UsageError
 from occ.footprint import measured_footprint
 from occ.host import cpu_model, cpus, isa
 from occ.ir import Footprint, Reader, StepCost
+from occ.reading import sample_file
+from occ.runtime_stub.jobs import REQUEST_NBYTES
 from occ.units import format_bytes, format_seconds
 
-FORMAT = 2
+FORMAT = 3
 """Version of the profile's JSON; docs/target-profile.md describes it."""
 
 SPIN_POLICIES = ("passive", "1000", "10000", "100000", "default")
@@ -35,7 +36,6 @@ SPIN_POLICIES = ("passive", "1000", "10000", "100000", "default")
 SPIN_GAIN = 0.97
 """A policy later in the list is taken only where it needs less than this share of the time."""
 
-SAMPLE_NBYTES = 128 << 20
 CHILD_SECONDS = 120.0
 ROUNDS = 5
 """How often each spin policy has its turn."""
@@ -46,13 +46,15 @@ class Target:
     """A machine as plans see it.
 
     `bandwidth` is bytes a second of reading weights, `overhead` seconds a read request, `slowdown` (at
-    least 1) how many times longer computing takes while a read is in flight. `product_rate` (operations a
-    second of a matrix product) and `memory_rate` (bytes a second through an element-wise kernel) say how
-    machines compare. `spin` is how OpenMP threads wait in a program that streams: "default", "passive" or a
-    spin count. `kernels` maps signatures (see `occ.measure`) to costs. `packing` names the machines whose
-    packed weights it takes (empty: none; see `runtime_stub.packed.probe`). `footprint` is what a program's
-    process takes besides the program's budget. `torch` and `arch` are version and architecture. With an
-    `accelerator` programs run on that, and all else describes the host that feeds it.
+    least 1) how many times longer computing takes while a read is in flight, `interruption` seconds that
+    it loses to each load besides, `lag` how many times its own time a read may be late. `product_rate`
+    (operations a second of a matrix product) and `memory_rate` (bytes a second through an element-wise
+    kernel) say how machines compare. `spin` is how OpenMP threads wait in a program that streams:
+    "default", "passive" or a spin count. `kernels` maps signatures (see `occ.measure`) to costs.
+    `packing` names the machines whose packed weights it takes (empty: none; see
+    `runtime_stub.packed.probe`). `footprint` is what a program's process takes besides the program's
+    budget. `torch` and `arch` are version and architecture. With an `accelerator` programs run on that,
+    and all else describes the host that feeds it.
     """
 
     name: str
@@ -64,6 +66,8 @@ class Target:
     bandwidth: float
     overhead: float
     slowdown: float
+    interruption: float
+    lag: float
     product_rate: float
     memory_rate: float
     spin: str
@@ -80,7 +84,9 @@ class Target:
     @property
     def reader(self) -> Reader:
         """The part of the profile that the time model takes: how storage is read."""
-        return Reader(self.bandwidth, self.overhead, self.slowdown)
+        return Reader(
+            self.bandwidth, self.overhead, self.slowdown, self.interruption, self.lag, REQUEST_NBYTES
+        )
 
     @property
     def is_here(self) -> bool:
@@ -115,7 +121,8 @@ class Target:
         return (
             f"{self.cpu}, {self.threads} thread{'s' if self.threads > 1 else ''}, torch {self.torch}; reads"
             f" {format_bytes(round(self.bandwidth))}/s + {format_seconds(self.overhead)} a request, computing"
-            f" x{self.slowdown:g} beside them; spin {self.spin}; a process takes"
+            f" x{self.slowdown:g} beside them, {format_seconds(self.interruption)} lost to each; spin"
+            f" {self.spin}; a process takes"
             f" {format_bytes(self.footprint.process)}; {len(self.kernels)} kernels measured{beside}"
         )
 
@@ -132,14 +139,14 @@ class Target:
             "bandwidth": self.bandwidth,
             "overhead": self.overhead,
             "slowdown": self.slowdown,
+            "interruption": self.interruption,
+            "lag": self.lag,
             "product_rate": self.product_rate,
             "memory_rate": self.memory_rate,
             "spin": self.spin,
             "packing": self.packing,
             "footprint": asdict(self.footprint),
-            "kernels": {
-                signature: [cost.seconds, cost.workspace] for signature, cost in sorted(self.kernels.items())
-            },
+            "kernels": {signature: astuple(cost) for signature, cost in sorted(self.kernels.items())},
             **accelerator,
         }
 
@@ -185,6 +192,8 @@ def local_target(directory: str | Path, threads: int | None = None) -> Target:
         bandwidth=1.0,
         overhead=0.0,
         slowdown=1.0,
+        interruption=0.0,
+        lag=0.0,
         product_rate=1.0,
         memory_rate=1.0,
         spin="default",
@@ -222,8 +231,7 @@ def cached_kernels(target: Target) -> dict[str, StepCost]:
 def keep_kernels(target: Target, costs: Mapping[str, StepCost]) -> None:
     """Add to the costs in the cache; those it has stay."""
     merged = {**costs, **cached_kernels(target)}
-    content = {signature: [cost.seconds, cost.workspace] for signature, cost in merged.items()}
-    write_json(_kernels_place(target), content)
+    write_json(_kernels_place(target), {signature: astuple(cost) for signature, cost in merged.items()})
 
 
 def openmp_settings(threads: int, spin: str) -> dict[str, str | None]:
@@ -247,7 +255,10 @@ def _kernels_place(target: Target) -> str:
 
 
 def _costs(content: Any) -> dict[str, StepCost]:
-    return {str(key): StepCost(float(seconds), int(nbytes)) for key, (seconds, nbytes) in content.items()}
+    return {
+        str(key): StepCost(float(seconds), int(nbytes), None if slowdown is None else float(slowdown))
+        for key, (seconds, nbytes, slowdown) in content.items()
+    }
 
 
 def _from_json(content: Any) -> Target:
@@ -263,6 +274,8 @@ def _from_json(content: Any) -> Target:
         bandwidth=float(content["bandwidth"]),
         overhead=float(content["overhead"]),
         slowdown=float(content["slowdown"]),
+        interruption=float(content["interruption"]),
+        lag=float(content["lag"]),
         product_rate=float(content["product_rate"]),
         memory_rate=float(content["memory_rate"]),
         spin=str(content["spin"]),
@@ -277,8 +290,11 @@ def _from_json(content: Any) -> Target:
         raise ValueError(f"bandwidth is {target.bandwidth:g}")
     if not (target.product_rate > 0 and target.memory_rate > 0):
         raise ValueError(f"product_rate is {target.product_rate:g} and memory_rate {target.memory_rate:g}")
-    if not (target.overhead >= 0 and target.slowdown >= 1):
-        raise ValueError(f"overhead is {target.overhead:g} and slowdown {target.slowdown:g}")
+    if not (min(target.overhead, target.interruption, target.lag) >= 0 and target.slowdown >= 1):
+        raise ValueError(
+            f"overhead is {target.overhead:g}, slowdown {target.slowdown:g}, interruption"
+            f" {target.interruption:g} and lag {target.lag:g}"
+        )
     if target.spin not in ("default", "passive") and not target.spin.isdecimal():
         raise ValueError(f"spin is {target.spin!r}")
     if min(asdict(target.footprint).values()) < 0:
@@ -299,7 +315,7 @@ def _measured(bare: Target, directory: Path) -> Target:
             stack.enter_context(Child("occ.target_child", openmp_settings(bare.threads, policy)))
             for policy in policies
         ]
-        sample = stack.enter_context(_sample_file(directory))
+        sample = stack.enter_context(sample_file(directory))
         try:
             for child in children:
                 child.ask({"do": "start", "path": str(sample), "threads": bare.threads}, CHILD_SECONDS)
@@ -317,12 +333,18 @@ def _measured(bare: Target, directory: Path) -> Target:
             rates = children[best].ask({"do": "rates"}, CHILD_SECONDS)
         except ChildError as error:
             raise InternalError(f"the process that measures this machine {error}") from error
-    bandwidth, overhead = fitted(rates["requests"])
+    bandwidth, overhead = fitted([(nbytes, seconds) for nbytes, seconds, _ in rates["requests"]])
+    lags = [late / seconds - 1.0 for _, seconds, late in rates["requests"]]
+    slowdown = max(1.0, round(beside[best] / alone[best], 2))
+    # What is read meanwhile slows computing as any read does.
+    slowed = rates["load_nbytes"] / bandwidth * (1.0 - 1.0 / slowdown)
     return replace(
         bare,
         bandwidth=rounded(bandwidth, 2),
         overhead=rounded(overhead, 2),
-        slowdown=max(1.0, round(beside[best] / alone[best], 2)),
+        slowdown=slowdown,
+        interruption=rounded(max(0.0, rates["load_seconds"] - slowed), 2),
+        lag=rounded(max(0.0, median(lags)), 2),
         product_rate=rounded(rates["product_rate"], 2),
         memory_rate=rounded(rates["memory_rate"], 2),
         spin=policies[best],
@@ -339,21 +361,3 @@ def fitted(requests: Sequence[tuple[int, float]]) -> tuple[float, float]:
     if overhead < 0.0 or pace <= 0.0:
         overhead, pace = 0.0, float((nbytes / seconds).sum() / ((nbytes / seconds) ** 2).sum())
     return float(1.0 / pace), float(overhead)
-
-
-@contextmanager
-def _sample_file(directory: Path) -> Iterator[Path]:
-    """A file of SAMPLE_NBYTES on the disk, gone afterwards."""
-    block = os.urandom(8 << 20)
-    try:
-        with tempfile.NamedTemporaryFile(prefix=".occ-profile-", dir=directory) as file:
-            for _ in range(SAMPLE_NBYTES // len(block)):
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-            yield Path(file.name)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {format_bytes(SAMPLE_NBYTES)} to {directory} to measure how fast it is read:"
-            f" {error.strerror}"
-        ) from error

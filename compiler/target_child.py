@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import threading
+import zlib
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
 import torch
-from torch import Tensor
 
 from occ.child import Answer, serve
 from occ.numbers import CACHES_NBYTES, in_huge_pages
+from occ.reading import REQUESTS_NBYTES, Sample
 from occ.runtime_stub.arena import Arena
-from occ.runtime_stub.jobs import REQUEST_NBYTES
-from occ.runtime_stub.loader import THREADS
+from occ.runtime_stub.jobs import Tile
+from occ.runtime_stub.loader import Loader
 from occ.runtime_stub.storage import WeightFile
-
-PASSES = 5
-REQUESTS_NBYTES = (256 << 10, 1 << 20, REQUEST_NBYTES)
-"""Sizes of the requests that reading is measured with."""
 
 WINDOW = 0.1
 """Seconds that computing is measured for in each round, alone and beside reading."""
@@ -28,57 +24,10 @@ WINDOW = 0.1
 LAYERS = 16
 """So many that their weights, 4 MiB each, do not stay in the caches."""
 
-
-class Sample:
-    """A file read as the loader reads weights: by its number of threads, which always have work."""
-
-    def __init__(self, path: str) -> None:
-        self._file = WeightFile(path)
-        self._nbytes = os.stat(path).st_size
-        self._arena = Arena(THREADS * REQUEST_NBYTES)
-
-    def request_seconds(self, meanwhile: Callable[[], object]) -> list[tuple[int, float]]:
-        """Bytes of a request, and the seconds that each one of that size adds to reading the file while
-        `meanwhile` is called over and over: the median of passes over the file, the sizes in turns."""
-        times: dict[int, list[float]] = {nbytes: [] for nbytes in REQUESTS_NBYTES}
-        for _ in range(PASSES):
-            for nbytes, seconds in times.items():
-                begin = perf_counter()
-                threads = self._readers(lambda: True, nbytes, endless=False)
-                while any(thread.is_alive() for thread in threads):
-                    meanwhile()
-                seconds.append((perf_counter() - begin) * nbytes / self._nbytes)
-        return [(nbytes, statistics.median(seconds)) for nbytes, seconds in times.items()]
-
-    def beside(self, action: Callable[[], float]) -> float:
-        """`action()` while the file is being read over and over."""
-        done = threading.Event()
-        threads = self._readers(lambda: not done.is_set(), REQUEST_NBYTES, endless=True)
-        try:
-            return action()
-        finally:
-            done.set()
-            for thread in threads:
-                thread.join()
-
-    def _readers(self, wanted: Callable[[], bool], nbytes: int, endless: bool) -> list[threading.Thread]:
-        """Started threads that read the file in requests of `nbytes` bytes, each every THREADS-th one."""
-
-        def read(first: int) -> None:
-            place = first * REQUEST_NBYTES
-            memory = self._arena.memory[place : place + nbytes]
-            while True:
-                for offset in range(first * nbytes, self._nbytes, THREADS * nbytes):
-                    if not wanted():
-                        return
-                    self._file.read_pages(memory, offset)
-                if not endless:
-                    return
-
-        threads = [threading.Thread(target=read, args=(index,), daemon=True) for index in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        return threads
+BETWEEN = 4
+TILES = 64
+TILE_NBYTES = REQUESTS_NBYTES[0]
+LOAD_ROUNDS = 7
 
 
 class Layers:
@@ -93,16 +42,48 @@ class Layers:
         self.wide, self.narrow = torch.empty(64, 1024), torch.empty(64, 512)
         self.calls = 0
 
-    def __call__(self) -> Tensor:
+    def __call__(self, between: Callable[[], object] = lambda: None) -> None:
+        """Compute; `between` is called BETWEEN times between kernels."""
         up, down = self.weights[self.calls % LAYERS]
         self.calls += 1
         torch.mm(self.x, up.view(512, 1024), out=self.wide)
         torch.clamp_min(self.wide, 0, out=self.wide)
         torch.mm(self.wide, down.view(1024, 512), out=self.narrow)
-        for _ in range(4):
+        for _ in range(BETWEEN):
+            between()
             torch.add(self.narrow, self.x, out=self.narrow)
             torch.tanh(self.narrow, out=self.narrow)
-        return torch.ops.aten._softmax.out(self.narrow, -1, False, out=self.narrow)
+        torch.ops.aten._softmax.out(self.narrow, -1, False, out=self.narrow)
+
+
+class Loads:
+    """A program's loader over a file, whose tiles are asked for one after another, the smallest there are."""
+
+    def __init__(self, path: str) -> None:
+        file = WeightFile(path)
+        arena = Arena(TILES * TILE_NBYTES)
+        places = range(0, TILES * TILE_NBYTES, TILE_NBYTES)
+        tiles = []
+        for index, place in enumerate(places):
+            content = arena.memory[place : place + TILE_NBYTES]
+            file.read_pages(content, place)
+            tiles.append(Tile(index, place, TILE_NBYTES, place, zlib.crc32(content)))
+        self._loader = Loader(file, arena)
+        self._loader.define(tiles, ())
+        self._next = 0
+
+    def __call__(self) -> None:
+        """Ask for a tile and wait for the one half of all tiles before it, which has long arrived."""
+        self._loader.load(self._next % TILES)
+        self._next += 1
+        self._loader.wait((self._next + TILES // 2) % TILES)
+
+    def seconds(self, layers: Layers) -> float:
+        """Seconds that one load takes from the layers it is asked for between; they are computed with and
+        without loads in turns."""
+        found = [mean_seconds(partial(layers, self)) - mean_seconds(layers) for _ in range(LOAD_ROUNDS)]
+        self._loader.settle()
+        return statistics.median(found) / BETWEEN
 
 
 def mean_seconds(layer: Callable[[], object]) -> float:
@@ -132,14 +113,14 @@ def memory_rate() -> float:
 
 
 def main() -> None:
-    started: list[tuple[Sample, Layers]] = []
+    started: list[tuple[str, Sample, Layers]] = []
 
     def handle(request: Answer) -> Answer:
         if request["do"] == "start":
             torch.set_num_threads(request["threads"])
-            started.append((Sample(request["path"]), Layers()))
+            started.append((request["path"], Sample(request["path"]), Layers()))
             return {}
-        [(sample, layers)] = started
+        [(path, sample, layers)] = started
         with torch.inference_mode():
             if request["do"] == "compute":
                 return {
@@ -148,6 +129,8 @@ def main() -> None:
                 }
             return {
                 "requests": sample.request_seconds(layers),
+                "load_nbytes": TILE_NBYTES,
+                "load_seconds": Loads(path).seconds(layers),
                 "product_rate": product_rate(),
                 "memory_rate": memory_rate(),
             }

@@ -129,8 +129,12 @@ def _plan_problems(plan: Plan) -> Iterator[str]:
     if plan.machine.threads < 1 or not re.fullmatch(r"default|passive|[0-9]+", plan.machine.spin):
         yield f"the machine is {plan.machine}"
     reader = plan.reader
-    if not (isfinite(reader.bandwidth) and isfinite(reader.overhead) and isfinite(reader.slowdown)) or not (
-        reader.bandwidth > 0.0 and reader.overhead >= 0.0 and reader.slowdown >= 1.0
+    numbers = (reader.bandwidth, reader.overhead, reader.slowdown, reader.interruption, reader.lag)
+    if not (
+        all(map(isfinite, numbers))
+        and reader.bandwidth > 0.0
+        and reader.slowdown >= 1.0
+        and min(reader.overhead, reader.interruption, reader.lag, reader.request_nbytes) >= 0.0
     ):
         yield f"the reader is {reader}"
 

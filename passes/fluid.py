@@ -133,8 +133,11 @@ def tangent(problem: Problem) -> Tangent | None:
         latency += [seconds, (following - after) * (1.0 / pace)]
     solver.Add(loaded[-1] == need + loaded[0])
     total = solver.Sum(latency)
-    streamed = [read * (1.0 - part) for read, part in zip(reads, kept, strict=True)]
-    solver.Add(total >= solver.Sum(streamed))
+    streamed = solver.Sum([read * (1.0 - part) for read, part in zip(reads, kept, strict=True)])
+    solver.Add(total >= streamed)
+    loads = solver.Sum([1.0 - part for part in kept])
+    lost = problem.interruption * second
+    solver.Add(total >= problem.compute * second + lost * loads + slowing * (streamed - lost * loads))
     solver.Minimize(total)
     if solver.Solve() != pywraplp.Solver.OPTIMAL:
         return None

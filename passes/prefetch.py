@@ -44,16 +44,19 @@ class Stays:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One program to be sized: bytes of every step without tiles, bytes and reading seconds of every tile,
-    `clock[i]` the seconds of computing before step i (one more entry than steps), and the pool."""
+    """One program to be sized: bytes of every step without tiles; bytes of every tile, seconds that reading
+    it takes and by which it may be late; `clock[i]` the seconds of computing before step i (one more entry
+    than steps); and the pool."""
 
     tiles: tuple[Tile, ...]
     uses: TileUses
     base: Ints
     nbytes: Ints
     reads: Floats
+    lags: Floats
     clock: Floats
     slowdown: float
+    interruption: float
     pool_nbytes: int
 
     @property
@@ -92,8 +95,10 @@ def make_problem(
         base=np.array(base, dtype=np.int64),
         nbytes=nbytes,
         reads=reader.overhead + nbytes / reader.bandwidth,
+        lags=np.array([reader.lag_seconds(t.nbytes) for t in tiles], dtype=np.float64),
         clock=np.concatenate(([0.0], np.cumsum(durations, dtype=np.float64))),
         slowdown=reader.slowdown,
+        interruption=reader.interruption,
         pool_nbytes=pool_nbytes,
     )
 
@@ -188,14 +193,16 @@ def time_model(problem: Problem, schedule: Schedule) -> TimeModel:
     awaited = np.full(len(bounds), -1)
     # Loads end in order, so a step waits for the last of those it needs.
     awaited[np.searchsorted(bounds, schedule.first)] = (np.arange(count) - ahead) % max(count, 1)
-    reads = problem.reads[np.concatenate((schedule.tile[ahead:], schedule.tile[:ahead]))]
+    submitted = np.concatenate((schedule.tile[ahead:], schedule.tile[:ahead]))
     return TimeModel(
         seconds=np.diff(np.append(problem.clock[bounds], problem.compute)).tolist(),
         submitted=np.searchsorted(issue, bounds, side="right").tolist(),
         awaited=awaited.tolist(),
-        reads=reads.tolist(),
+        reads=problem.reads[submitted].tolist(),
+        lags=problem.lags[submitted].tolist(),
         wrapping=range(count - ahead, count),
         slowdown=problem.slowdown,
+        interruption=problem.interruption,
     )
 
 
@@ -209,7 +216,7 @@ def delay(problem: Problem, schedule: Schedule, timeline: Timeline, spare: float
         return schedule
     reads = problem.reads[schedule.tile]
     begin_by = np.empty(len(reads))
-    needed = np.array(timeline.starts)[schedule.first]
+    needed = np.array(timeline.starts)[schedule.first] - problem.lags[schedule.tile]
     for run in (timeline.latency, 0.0):
         following = np.inf if run else begin_by[0]
         for k in range(len(reads) - 1, -1, -1):

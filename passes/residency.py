@@ -149,17 +149,18 @@ def evaluate(
         return None
     if rival is not None:
         reading = float(problem.reads[schedule.tile].sum())
-        if _least_latency(problem, reading) > rival.latency * (1.0 + SAME):
+        if _least_latency(problem, reading, len(schedule.tile)) > rival.latency * (1.0 + SAME):
             return None
     model = time_model(problem, schedule)
     latency = model.settle(RUNS)
     return Candidate(schedule, latency, int(problem.nbytes[schedule.tile].sum()), model)
 
 
-def _least_latency(problem: Problem, reading: float) -> float:
-    """Seconds of a run in which loads take `reading` seconds, at least: computing beside them is slower, and
-    where nothing computes beside them, steps wait."""
-    return max(reading, problem.compute + reading * (1.0 - 1.0 / problem.slowdown))
+def _least_latency(problem: Problem, reading: float, loads: int = 0) -> float:
+    """Seconds of a run in which `loads` loads, or more, take `reading` seconds, at least: computing beside
+    them is slower, and where nothing computes beside them, steps wait."""
+    computing = problem.compute + loads * problem.interruption
+    return max(reading, computing + reading * (1.0 - 1.0 / problem.slowdown))
 
 
 def _waits_and_slacks(found: Candidate) -> tuple[Floats, Floats]:

@@ -1,11 +1,13 @@
 """The time model: one FIFO of reads beside one compute queue.
 
     load_end[j] = max(load_end[j-1], end of the step before its issue step) + overhead + nbytes[j] / bandwidth
-    start[i]    = max(end[i-1], load_end of every tile step i waits for);  end[i] = start[i] + duration[i]
+    start[i]    = max(end[i-1], arrival of every tile step i waits for);  end[i] = start[i] + duration[i]
+    arrival[j]  = load_end[j] + what the reader's requests may be late by
 
 A load's issue step is after the last reader of the bytes it overwrites, so waiting for the step before it is
-enough. While a read is in flight, computing is `slowdown` times slower. Runs follow each other at once: what
-a run's tail loads for the next run's head goes on while the next run begins.
+enough. A step before which loads are submitted takes `interruption` longer for
+each. While a read is in flight, computing is `slowdown` times slower. Runs follow each other at once: what a
+run's tail loads for the next run's head goes on while the next run begins.
 
 All times are seconds, all sizes bytes.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from occ.errors import InternalError
 from occ.ir import Load, Plan, Prediction, Reader, Sizing, StepCost, Tile
@@ -56,9 +59,10 @@ class TimeModel:
     """The model's state between runs, and the times of the last run on a clock that goes on across runs.
 
     Steps are given as segments, between which nothing is submitted or waited for: `seconds[s]` of computing,
-    before which the loads up to `submitted[s]` (exclusive, in order of submission) have been submitted and
-    load `awaited[s]` (-1: none) must have ended. Load k takes `reads[k]` seconds; those in `wrapping` serve
-    the next run. In the beginning they are complete and the loader is idle.
+    before which the loads up to `submitted[s]` (exclusive, in order of submission) have been submitted, each
+    an `interruption`, and load `awaited[s]` (-1: none) must have arrived. Load k takes `reads[k]` seconds and
+    arrives `lags[k]` seconds after that; those in `wrapping` serve the next run. In the beginning they are
+    there and the loader is idle.
     """
 
     __slots__ = (
@@ -66,6 +70,7 @@ class TimeModel:
         "begins",
         "ends",
         "free",
+        "lags",
         "now",
         "reads",
         "seconds",
@@ -82,26 +87,32 @@ class TimeModel:
         submitted: Sequence[int],
         awaited: Sequence[int],
         reads: Sequence[float],
+        lags: Sequence[float],
         wrapping: Sequence[int],
         slowdown: float,
+        interruption: float,
     ) -> None:
-        self.seconds = seconds
+        self.seconds = [
+            work + interruption * (stop - start)
+            for work, start, stop in zip(seconds, (0, *submitted), submitted, strict=False)
+        ]
         self.submitted = submitted
         self.awaited = awaited
         self.reads = reads
         self.wrapping = wrapping
         self.slowdown = slowdown
+        self.lags = lags
         self.now = 0.0
         self.free = 0.0
         self.starts = [0.0] * len(seconds)
         self.stops = [0.0] * len(seconds)
-        self.begins = [0.0] * len(reads)
-        self.ends = [0.0] * len(reads)
+        self.begins = [-inf] * len(reads)
+        self.ends = [-inf] * len(reads)
 
     def run(self) -> float:
         """Advance by one run and return its latency, in O(segments + loads)."""
         now, free, slowdown = self.now, self.free, self.slowdown
-        reads, begins, ends = self.reads, self.begins, self.ends
+        reads, lags, begins, ends = self.reads, self.lags, self.begins, self.ends
         starts, stops = self.starts, self.stops
         began, k = now, 0
         for s, (work, stop, waited) in enumerate(
@@ -114,8 +125,8 @@ class TimeModel:
                 free += reads[k]
                 ends[k] = free
                 k += 1
-            if waited >= 0 and ends[waited] > now:
-                now = ends[waited]
+            if waited >= 0 and ends[waited] + lags[waited] > now:
+                now = ends[waited] + lags[waited]
             starts[s] = now
             # What has been submitted is read without a pause, so a read is in flight during [now, free).
             busy = free - now
@@ -227,6 +238,8 @@ def _model(
         submitted,
         awaited,
         [reader.seconds(tiles[load.tile].nbytes) for load in loads],
+        [reader.lag_seconds(tiles[load.tile].nbytes) for load in loads],
         [k for k, load in enumerate(loads) if load.wraps],
         reader.slowdown,
+        reader.interruption,
     )

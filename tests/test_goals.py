@@ -27,6 +27,7 @@ from occ.goals import (
 from occ.ir import Reader, Step, StepCost
 from occ.ladder import SAME
 from occ.lower import lower
+from occ.passes.timing import predict
 from occ.planning import PlanningTarget, plan
 from occ.units import PAGE
 from occ.verify import verify
@@ -181,16 +182,21 @@ def test_more_memory_never_makes_a_plan_slower(name: str) -> None:
 @given(programs(max_operations=6), st.integers(0, 9), st.sampled_from([1e8, 1e9, 1e10]))
 @settings(max_examples=25, deadline=None)
 def test_more_memory_never_makes_any_plan_slower(program: Program, salt: int, bandwidth: float) -> None:
-    """Whatever the kernels cost: parts may be faster than the whole, and either way of waiting."""
+    """Whatever the kernels cost: parts may be faster than the whole, either way of waiting, and any step
+    beside reads."""
 
     def measure(made: Program, spin: str) -> tuple[StepCost, ...]:
         facts = ((step.kernel, nbytes_of(made, step), salt) for step in made.steps)
         return tuple(
-            StepCost((CALL_SECONDS + nbytes / 20e9) * uneven(kernel, nbytes, salt, spin), 4096)
+            StepCost(
+                (CALL_SECONDS + nbytes / 20e9) * uneven(kernel, nbytes, salt, spin),
+                4096,
+                slowdown=None if spin == "default" else 0.4 + uneven(kernel, nbytes, salt) + salt % 2,
+            )
             for kernel, nbytes, salt in facts
         )
 
-    made = Plans(program, PlanningTarget(measure, Reader(bandwidth, 1e-5, 1.2), MACHINE, "passive"))
+    made = Plans(program, PlanningTarget(measure, Reader(bandwidth, 1e-5, 1.2, 1e-5), MACHINE, "passive"))
     low, high = made.smallest.budget.total, made.plan(None).budget.total
     before = float("inf")
     for number in range(12):
@@ -203,9 +209,7 @@ def test_where_parts_compute_faster_all_the_memory_there_is_makes_no_plan_slower
     def measure(made: Program, spin: str) -> tuple[StepCost, ...]:
         return tuple(StepCost(1e-4 if "[" in step.name else 1e-3, 4096) for step in made.steps)
 
-    network = nn.Sequential(*(nn.Linear(512, 512) for _ in range(4))).eval()
-    source = lower(capture(network, ((torch.randn(1, 512),), {})), "linears", pack=False).program
-    made = Plans(source, PlanningTarget(measure, Reader(1e10, 1e-6, 1.05), MACHINE, "passive"))
+    made = Plans(linears(4), PlanningTarget(measure, Reader(1e10, 1e-6, 1.05, 1e-6), MACHINE, "passive"))
     most = made.plan(None).budget.total
     before = float("inf")
     for share in (0.9, 0.95, 0.99, 1.0, 1.2):
@@ -213,6 +217,29 @@ def test_where_parts_compute_faster_all_the_memory_there_is_makes_no_plan_slower
         verify(found)
         assert found.prediction.latency <= before * (1 + SAME)
         before = found.prediction.latency
+
+
+def test_a_plan_counts_on_the_slowdown_of_its_own_steps() -> None:
+    def measure(made: Program, spin: str) -> tuple[StepCost, ...]:
+        return tuple(
+            StepCost(2e-3, 4096, 1.5) if "[" in step.name else StepCost(1e-3, 4096, None)
+            for step in made.steps
+        )
+
+    source = linears(6)
+    plans = Plans(source, PlanningTarget(measure, Reader(2e9, 1e-5, 1.2), MACHINE, "passive"))
+    assert plans.plan(None).reader.slowdown == 1.2
+    split = plans.smallest
+    costs = split.costs
+    assert any(cost.slowdown == 1.5 for cost in costs)
+    taken = sum(cost.seconds * (cost.slowdown or 1.2) for cost in costs)
+    assert split.reader.slowdown == pytest.approx(taken / sum(cost.seconds for cost in costs), abs=1e-4)
+    assert predict(split.sizing, costs, split.reader) == split.prediction
+
+
+def linears(count: int) -> Program:
+    network = nn.Sequential(*(nn.Linear(512, 512) for _ in range(count))).eval()
+    return lower(capture(network, ((torch.randn(1, 512),), {})), "linears", pack=False).program
 
 
 def nbytes_of(program: Program, step: Step) -> int:

@@ -26,11 +26,12 @@ class Draft:
     program: Program
     liveness: Liveness
     costs: tuple[StepCost, ...]
+    reader: Reader = READER
     outside_nbytes: int = PAGE
 
 
-def draft(program: Program) -> Draft:
-    return Draft(program, liveness(program), costs(program))
+def draft(program: Program, reader: Reader = READER) -> Draft:
+    return Draft(program, liveness(program), costs(program), reader)
 
 
 def smallest(made: Draft) -> int:
@@ -41,9 +42,9 @@ def largest(made: Draft) -> int:
     return made.liveness.peak_nbytes + made.program.file_nbytes + made.outside_nbytes
 
 
-def ladder_of(drafts: list[Draft], reader: Reader = READER) -> Ladder[Draft]:
+def ladder_of(drafts: list[Draft]) -> Ladder[Draft]:
     rungs = rungs_between(min(map(smallest, drafts)), max(map(largest, drafts)))
-    return Ladder(rungs, lambda rung: drafts, reader)
+    return Ladder(rungs, lambda rung: drafts)
 
 
 @given(st.integers(1, 10**6), st.integers(0, 10**10))
@@ -56,13 +57,20 @@ def test_rungs_go_up_by_pages_and_by_small_steps(low: int, more: int) -> None:
         assert (lower - rungs[0]) % PAGE == 0
 
 
-@given(programs(max_operations=5), st.sampled_from([1.0, 1.3]), st.sampled_from([1e7, 1e9, 1e11]))
+@given(
+    programs(max_operations=5),
+    st.sampled_from([1.0, 1.3]),
+    st.sampled_from([0.0, 1e-5]),
+    st.sampled_from([1e7, 1e9, 1e11]),
+)
 @settings(max_examples=40, deadline=None)
-def test_results_ascend_and_none_beats_its_bound(program: Program, slowdown: float, bandwidth: float) -> None:
-    reader = Reader(bandwidth, 1e-5, slowdown)
-    made = draft(program)
+def test_results_ascend_and_none_beats_its_bound(
+    program: Program, slowdown: float, interruption: float, bandwidth: float
+) -> None:
+    reader = Reader(bandwidth, 1e-5, slowdown, interruption)
+    made = draft(program, reader)
     before = 0.0
-    for sized in ladder_of([made], reader).fastest_first(largest(made)):
+    for sized in ladder_of([made]).fastest_first(largest(made)):
         latency = sized.prediction.latency
         pool = (sized.rung - made.outside_nbytes) // PAGE * PAGE
         assert latency >= Demand.of(made).least_latency(pool, reader) * (1 - SAME)
@@ -102,7 +110,7 @@ def test_with_a_rival_there_are_those_that_beat_it(share: float) -> None:
 
 @pytest.mark.parametrize("bandwidth", [2e8, 2e9, 2e10])
 def test_a_larger_limit_is_never_slower(bandwidth: float) -> None:
-    ladder = ladder_of([draft(stack(20))], Reader(bandwidth, 1e-5, 1.05))
+    ladder = ladder_of([draft(stack(20), Reader(bandwidth, 1e-5, 1.05))])
     low, high = ladder.rungs[-1], ladder.rungs[0]
     before = float("inf")
     for number in range(60):

@@ -208,7 +208,8 @@ def _reading(plan: Plan, runs: Sequence[Observed]) -> Iterator[tuple[str, str]]:
     yield (
         "planned with",
         f"{format_bytes(round(reader.bandwidth))} a second, {seconds_text(reader.overhead)} a request;"
-        f" computing takes {reader.slowdown:.2f} times as long beside it",
+        f" computing takes {reader.slowdown:.2f} times as long beside it and loses"
+        f" {seconds_text(reader.interruption)} to each load",
     )
     nbytes = sum(_nbytes(run) for run in runs)
     busy = sum(_busy(run) for run in runs)

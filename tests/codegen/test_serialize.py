@@ -80,6 +80,8 @@ def _set(*path: Any, to: Any) -> Callable[[Any], None]:
         _set("plan", "reader", "bandwidth", to=0.0),
         _set("plan", "reader", "overhead", to={"float": "nan"}),
         _set("plan", "reader", "slowdown", to=0.5),
+        _set("plan", "reader", "interruption", to=-1.0),
+        _set("plan", "reader", "lag", to=-1.0),
         _set("plan", "program", "buffers", 0, "kind", to="heap"),
         _set("plan", "program", "buffers", 0, "id", to=True),
         _set("plan", "program", "values", 0, "buffer", to=99),

@@ -98,6 +98,8 @@ def target() -> Target:
         bandwidth=1e9,
         overhead=1e-4,
         slowdown=1.0,
+        interruption=0.0,
+        lag=0.0,
         product_rate=1e11,
         memory_rate=1e10,
         spin="default",

@@ -29,6 +29,8 @@ def problems(draw: st.DrawFn) -> tuple[Program, list[float], Reader, int]:
         PAGE * draw(st.sampled_from([0.5, 1.0, 4.0])),
         draw(st.sampled_from([0.0, 0.5])),
         draw(st.sampled_from([1.0, 1.25])),
+        draw(st.sampled_from([0.0, 0.25])),
+        draw(st.sampled_from([0.0, 0.5])),
     )
     smallest = smallest_pool(program, liveness(program)).nbytes
     return program, durations, reader, smallest + draw(st.integers(0, 12 * PAGE))

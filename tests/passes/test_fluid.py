@@ -105,7 +105,13 @@ def test_no_schedule_of_tiny_programs_beats_it_and_the_best_come_close() -> None
         durations = [float(rng.randint(0, 6)) for _ in order]
         smallest = smallest_pool(program, liveness(program)).nbytes
         pool_nbytes = rng.randint(smallest, max(smallest, sum(weights) + max(scratch)))
-        reader = Reader(PAGE * rng.choice([1.0, 2.0]), rng.choice([0.0, 0.5]), rng.choice([1.0, 1.25]))
+        reader = Reader(
+            PAGE * rng.choice([1.0, 2.0]),
+            rng.choice([0.0, 0.5]),
+            rng.choice([1.0, 1.25]),
+            rng.choice([0.0, 0.25]),
+            rng.choice([0.0, 0.5]),
+        )
         uses = tile_uses(program, tile(program))
         best = least_of_all_schedules(program, durations, reader, pool_nbytes, uses)
         least = bound(program, durations, reader, pool_nbytes)

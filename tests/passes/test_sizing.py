@@ -193,7 +193,13 @@ def test_tiny_programs_come_close_to_the_best_of_all_schedules() -> None:
         smallest = smallest_pool(program, liveness(program)).nbytes
         everything = sum(weights) + max(scratch)
         pool_nbytes = rng.randint(smallest, max(smallest, everything))
-        reader = Reader(PAGE * rng.choice([1.0, 2.0]), rng.choice([0.0, 0.5]))
+        reader = Reader(
+            PAGE * rng.choice([1.0, 2.0]),
+            rng.choice([0.0, 0.5]),
+            1.0,
+            rng.choice([0.0, 0.25]),
+            rng.choice([0.0, 0.5]),
+        )
         found = sized(program, durations, reader, pool_nbytes)
         latency = simulate(durations, found.tiles, found.loads, reader, max_runs=12).latency
         best = least_latency(program, durations, reader, pool_nbytes, tile_uses(program, found.tiles))

@@ -58,6 +58,29 @@ def test_computing_is_slower_while_a_read_is_in_flight() -> None:
     assert simulate([0.25, 1.0], TILES, [Load(0, 0, 1, 1)], reader).ends == pytest.approx((0.5, 2.0))
 
 
+def test_every_load_interrupts_the_step_before_which_it_is_submitted() -> None:
+    loads = [Load(0, 0, 1, 1), Load(1, 0, 1, 1), Load(2, 1, 0, 0, wraps=True)]
+    timeline = simulate([2.0, 3.0], TILES, loads, Reader(4 * PAGE, interruption=0.5))
+    assert timeline.ends == pytest.approx((3.0, 6.5))
+    assert (timeline.latency, timeline.stall) == pytest.approx((6.5, 0.0))
+
+
+def test_a_tile_arrives_a_share_of_its_reading_later() -> None:
+    both = [Load(0, 0, 1, 1), Load(1, 0, 2, 2)]
+    assert simulate([0.5, 0.5, 0.5], TILES, both, Reader(PAGE, lag=0.5)).starts == (0.0, 1.5, 2.5)
+    # Of a read that is made in several requests only the last can be late.
+    whole = Reader(PAGE, lag=0.5, request_nbytes=PAGE // 4)
+    assert simulate([0.5, 0.5, 0.5], TILES, both, whole).starts == (0.0, 1.125, 2.125)
+
+
+def test_what_the_run_before_loaded_is_late_as_well() -> None:
+    loads = [Load(0, 1, 0, 0, wraps=True)]
+    timeline = simulate([4.0, 0.25], TILES, loads, Reader(PAGE, lag=0.25))
+    assert timeline.starts == (1.0, 5.0)
+    sizing = Sizing(TILES[:1], (), tuple(loads), PAGE)
+    assert predict(sizing, [StepCost(4.0, 0)] * 2, Reader(PAGE, lag=9.0)).cold_start == 9.0
+
+
 def test_prediction_counts_bytes_and_the_cold_start() -> None:
     sizing = Sizing(TILES[:3], (1,), (Load(2, 0, 1, 1), Load(0, 1, 0, 0, wraps=True)), 3 * PAGE)
     costs = [StepCost(2.0, 0), StepCost(2.0, 0)]
@@ -98,11 +121,11 @@ def schedules(draw: st.DrawFn) -> tuple[list[float], list[Load], Reader]:
             loads.append(Load(tile, draw(st.integers(0, deadline)), deadline, last_use))
     loads.sort(key=lambda load: load.issue)
     durations = draw(st.lists(st.integers(0, 8).map(float), min_size=steps, max_size=steps))
-    return (
-        durations,
-        loads,
-        Reader(PAGE * draw(st.sampled_from([0.5, 1.0, 3.0])), draw(st.sampled_from([0.0, 0.25]))),
+    overheads = st.sampled_from([0.0, 0.25])
+    reader = Reader(
+        PAGE * draw(st.sampled_from([0.5, 1.0, 3.0])), draw(overheads), interruption=draw(overheads)
     )
+    return durations, loads, reader
 
 
 @given(schedules())
@@ -118,7 +141,8 @@ def test_simulation_is_the_equations_over_many_runs(case: tuple[list[float], lis
                     free = max(free, clock) + reader.seconds(PAGE)
                     ready[k, run + load.wraps] = free
             waits = [ready.get((k, run), 0.0) for k, load in enumerate(loads) if load.deadline == i]
-            clock = max([clock, *waits]) + duration
+            submitted = sum(load.issue == i for load in loads)
+            clock = max([clock, *waits]) + duration + reader.interruption * submitted
         run_ends.append(clock)
     # Periods may alternate; over many runs their mean is what counts.
     period = (run_ends[-1] - run_ends[15]) / (runs - 16)
