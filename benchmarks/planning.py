@@ -87,8 +87,8 @@ def row_of(name: str) -> list[str]:
     torch.manual_seed(0)
     model = build(name)
     args, kwargs = as_call(model.example_inputs)
-    with tempfile.TemporaryDirectory() as folder:
-        target = local_target(folder)
+    folder = Path(tempfile.gettempdir())
+    target = local_target(folder)
     lowered = captured_and_lowered(
         name,
         model.module,
@@ -100,7 +100,7 @@ def row_of(name: str) -> list[str]:
         dump=Dump(None),
     )
     source = lowered.program
-    with Measurer(target) as measurer:
+    with Measurer(target, folder=folder) as measurer:
         clock = Clock(measurer)
         planning = replace(planning_target(source, target, measurer), measure=clock)
         smallest = planned(source, planning, clock, [0])
