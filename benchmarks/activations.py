@@ -56,7 +56,7 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
     bare = peak_without_outputs(network.name) if outputs >= LARGE_OUTPUT * peak else None
     cells = [network.label, f"{peak / 1e6:.2f} MB", f"{outputs / 1e6:.2f} MB"]
     for entry, plan in zip(network.plans, plans, strict=True):
-        mark = "*" if entry.share and entry.budget > network.demand * entry.share / 100 else ""
+        mark = network.mark(entry) if entry.share else ""
         ours = non_weights(plan)
         without = "" if bare is None else f" ({ours / bare:.1%})"
         excess = plan.budget.arena / max(PAGE, round_up(plan.placement.bound, PAGE)) - 1.0

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from compiled import (
     HERE,
+    RESIDENT,
     Compiled,
     CompileError,
     PlanFile,
@@ -36,8 +37,6 @@ SLACK_NBYTES = 24_000_000
 PROCESS_BUDGET = "512MB"
 PROCESS_NBYTES = 512_000_000
 PROCESS_MODELS = "resnet152,vgg19,vit_l_16,gpt2_medium,tinyllama_1b"
-RESIDENT = 1000.0
-"""Percent of demand at which everything is resident."""
 
 Cells = Callable[[Compiled, Path], list[str]]
 """Network, folder -> the cells of its row but the first two."""

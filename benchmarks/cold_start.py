@@ -92,7 +92,7 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
     eager = min((name for name in medians if name not in artifacts), key=medians.__getitem__)
     cells = [network.name, f"{network.weights / 1e6:.1f} MB", f"{medians[eager] * 1e3:.0f} ms ({eager})"]
     for plan in network.plans:
-        mark = "*" if plan.budget > network.demand * plan.share / 100 else ""
+        mark = network.mark(plan)
         difference, size = largest_difference(outputs[str(plan.artifact)], outputs[eager])
         if not difference <= 1e-2 * size:
             raise RuntimeError(f"{network.name} at {plan.share:g} % is {difference / size:g} from eager")

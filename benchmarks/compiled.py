@@ -17,6 +17,9 @@ sys.path.insert(0, str(EXAMPLES))
 from device import without_occ  # noqa: E402
 from measuring import WAIT_POLICIES, Worker  # noqa: E402
 
+RESIDENT = 1000.0
+"""Percent of demand at which everything is resident, whatever rounding and workspaces add."""
+
 
 class CompileError(Exception):
     """A network that could not be compiled; the text is the last line it wrote."""
@@ -61,6 +64,10 @@ class Compiled:
     def label(self) -> str:
         """The network's name in tables."""
         return self.name if self.threads is None else f"{self.name}, threads: {self.threads}"
+
+    def mark(self, plan: PlanFile) -> str:
+        """What stands beside a plan in tables: * where the smallest feasible budget is above its share."""
+        return "*" if plan.budget > self.demand * plan.share / 100 else ""
 
 
 def environment() -> dict[str, str]:

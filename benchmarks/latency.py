@@ -36,7 +36,7 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
     cells = [network.label, f"{network.demand / 1e6:.1f} MB"]
     cells += [f"{seconds * 1e3:.1f} ms" for seconds in base]
     for plan in network.plans:
-        mark = "*" if plan.budget > network.demand * plan.share / 100 else ""
+        mark = network.mark(plan)
         ours = steady[plan.artifact]
         peak = max(programs[plan.artifact].loading.peak, ours.peak)
         cells.append(

@@ -20,6 +20,7 @@ from statistics import median
 
 from compiled import (
     HERE,
+    RESIDENT,
     Compiled,
     drop_from_page_cache,
     eager_workers,
@@ -31,8 +32,6 @@ from share_table import ShareTable, fill_table
 
 MODELS = "gpt2_medium,gpt2_medium_one_token,vit_l_16,bert_large,resnet152"
 SHARES = "50,30,25,10,5"
-RESIDENT = 1000.0
-"""Percent of demand at which everything is resident, whatever rounding and workspaces add."""
 
 PREFACE = """# Overlap of reading and computing
 
@@ -99,7 +98,7 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
         f"{compute * 1e3:.1f} ms",
     ]
     for plan in plans:
-        mark = "*" if plan.budget > network.demand * plan.share / 100 else ""
+        mark = network.mark(plan)
         ours, alone = latency[plan.artifact], reading[plan.artifact]
         cells.append(
             f"{ours / max(compute, alone):.2f}{mark}; {ours / compute:.2f};"

@@ -12,14 +12,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from compiled import Compiled, program_worker
+from compiled import (
+    RESIDENT,
+    Compiled,
+    program_worker,
+)
 from measuring import in_turns
 from share_table import ShareTable, fill_table
 from zoo_models import ZOO
 
 SHARES = "50,25,10,0"
-RESIDENT = 1000.0
-"""Percent of demand at which everything is resident, whatever rounding and workspaces add."""
 
 PREFACE = """# Predicted and measured latency
 
@@ -41,7 +43,7 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
     ratios = {plan.artifact: measured[plan.artifact] / (scale * plan.latency) for plan in plans}
     cells = [network.label, f"{compute * 1e3:.1f} ms", f"{scale:.2f}", f"{median(ratios.values()):.2f}"]
     for plan in plans:
-        mark = "*" if plan.share and plan.budget > network.demand * plan.share / 100 else ""
+        mark = network.mark(plan) if plan.share else ""
         cells.append(f"{ratios[plan.artifact]:.2f}{mark}; {plan.latency * 1e3:.1f} ms")
     return cells
 

@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean
 
-from compiled import HERE, CompileError, compile_network, program_worker, zoo_workers
+from compiled import (
+    HERE,
+    RESIDENT,
+    CompileError,
+    compile_network,
+    program_worker,
+    zoo_workers,
+)
 from markdown_table import MarkdownTable
 from measuring import in_turns
 from zoo_models import ZOO
@@ -24,8 +31,6 @@ from zoo_models import ZOO
 MODELS = (
     "resnet50,resnet152,vgg19,mobilenet_v3_large,efficientnet_b0,convnext_base,vit_b_16,bert_base,gpt2_medium"
 )
-RESIDENT = 1000.0
-"""Percent of demand at which everything is resident, whatever rounding and workspaces add."""
 
 PREFACE = """# Speed with enough memory
 

@@ -129,12 +129,13 @@ def replan(
     _check_writable(output)
     threads = machine.threads if threads is None else threads
     told = as_progress(progress)
+    folder = output.absolute().parent
     made = planned(
         artifact.source,
         goal,
-        target or target_for(device, output.absolute().parent, threads),
+        target or target_for(device, folder, threads),
         feed,
-        output.absolute().parent,
+        folder,
         told,
         Dump(None),
     )

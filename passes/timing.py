@@ -5,9 +5,9 @@
     arrival[j]  = load_end[j] + what the reader's requests may be late by
 
 A load's issue step is after the last reader of the bytes it overwrites, so waiting for the step before it is
-enough. A step before which loads are submitted takes `interruption` longer for
-each. While a read is in flight, computing is `slowdown` times slower. Runs follow each other at once: what a
-run's tail loads for the next run's head goes on while the next run begins.
+enough. A step before which loads are submitted takes `interruption` longer for each. While a read is in
+flight, computing is `slowdown` times slower. Runs follow each other at once: what a run's tail loads for the
+next run's head goes on while the next run begins.
 
 All times are seconds, all sizes bytes.
 """
@@ -106,7 +106,7 @@ class TimeModel:
         self.free = 0.0
         self.starts = [0.0] * len(seconds)
         self.stops = [0.0] * len(seconds)
-        self.begins = [-inf] * len(reads)
+        self.begins = [0.0] * len(reads)
         self.ends = [-inf] * len(reads)
 
     def run(self) -> float:
