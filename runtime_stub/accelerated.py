@@ -92,6 +92,9 @@ class DeviceBackend:
     def take(self, tiles: Iterable[tuple[int, int, int]]) -> None:
         """There already: the device has no memory that it gives by the page."""
 
+    def taken(self) -> None:
+        """See `take`."""
+
     def running(self) -> AbstractContextManager[None]:
         return self._device.joined()
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from .errors import NotEnoughMemoryError
 from .memory import available_nbytes
+from .touching import Touching
 
 PAGE = 4096
 HUGE_PAGE = 2 << 20
@@ -54,8 +55,8 @@ class Views:
 
 class Arena(Views):
     """`nbytes` bytes (a multiple of 4096) of page-aligned, private, anonymous memory, refused where there is
-    less of it left. It is taken from the system at once, or, without `touched`, by `touch` and by what is
-    read into it. `purpose` and `option` are what an error calls it, and which option makes it smaller.
+    less of it left. It is taken from the system at once, or, without `touched`, by `begin_touching`.
+    `purpose` and `option` are what an error calls it, and which option makes it smaller.
 
     It lies in huge pages where the system has them: a direct read then needs a few long requests instead of
     one piece for every small page, which is faster and leaves the processor to the kernels.
@@ -85,18 +86,34 @@ class Arena(Views):
         whole = torch.frombuffer(memoryview(self._map)[begin : begin + size], dtype=torch.uint8)
         super().__init__(whole)
         self.address = whole.data_ptr()
+        self._touching: Touching | None = None
         if touched:
-            self.touch(0, size)
+            self._touch(0, size)
 
-    def touch(self, begin: int, end: int) -> None:
+    def begin_touching(self, first: Iterable[tuple[int, int]], threads: int) -> None:
+        """Have `threads` threads take the arena's pages from the system, first those of the spans `first`
+        (begin, bytes), in their order; returns at once."""
+        self._touching = Touching(self._touch, self.nbytes, first, threads)
+
+    def wait_for(self, begin: int, nbytes: int) -> None:
+        """Return when `nbytes` bytes from `begin` are taken from the system."""
+        touching = self._touching
+        if touching is not None:
+            touching.wait_for(begin, nbytes)
+
+    def end_touching(self) -> None:
+        """Return when all of the arena is taken from the system."""
+        if self._touching is not None:
+            self._touching.join()
+            self._touching = None
+
+    def _touch(self, begin: int, end: int) -> None:
         """Take the pages of bytes [begin, end) from the system, without changing a byte of them; both are
         multiples of 4096.
 
         The kernel does that for a whole range at once, which is ten times as fast as threads that meet in its
         huge pages; one before 5.14 cannot.
         """
-        if not self._typed or begin >= end:
-            return
         madvise = ctypes.CDLL(None).madvise
         madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         if madvise(self.address + begin, end - begin, _MADV_POPULATE_WRITE) != 0:
@@ -106,6 +123,7 @@ class Arena(Views):
         """Give the memory back to the system. Views that somebody still holds read as zeros."""
         if not self._typed:
             return
+        self.end_touching()
         super().close()
         self.memory.release()
         # The pages go now. The address range goes with the last view of it, which may outlive this call (in

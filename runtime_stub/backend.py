@@ -74,8 +74,11 @@ class Backend(Protocol):
         """Have `read` write `nbytes` bytes at `address` of the arena, or zero them; after all runs so far."""
 
     def take(self, tiles: Iterable[tuple[int, int, int]]) -> None:
-        """Take the arena's memory now, but for that of `tiles` (file offset, bytes, address), which reading
-        takes."""
+        """Begin to take the arena's memory, first that of `tiles` (file offset, bytes, address), in their
+        order."""
+
+    def taken(self) -> None:
+        """Return when the arena's memory is taken."""
 
     def running(self) -> AbstractContextManager[None]:
         """The steps of a run are called within the block."""
@@ -110,17 +113,17 @@ class CpuBackend:
         return {"native": self._native}
 
     def fill(self, address: int, nbytes: int, read: Callable[[memoryview], None] | None) -> None:
+        self.arena.wait_for(address, nbytes)
         if read is None:
             ctypes.memset(self.arena.address + address, 0, nbytes)
         else:
             read(self.arena.memory[address : address + nbytes])
 
     def take(self, tiles: Iterable[tuple[int, int, int]]) -> None:
-        end = 0
-        for _, nbytes, address in sorted(tiles, key=lambda row: row[2]):
-            self.arena.touch(end, address)
-            end = address + nbytes
-        self.arena.touch(end, self.arena.nbytes)
+        self.arena.begin_touching([(address, nbytes) for _, nbytes, address in tiles], self._threads)
+
+    def taken(self) -> None:
+        self.arena.end_touching()
 
     def running(self) -> AbstractContextManager[None]:
         return planned_threads(self._threads)

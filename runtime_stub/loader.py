@@ -223,6 +223,7 @@ class Loader:
     def _read(self, piece: Piece, thread: int) -> None:
         job = piece.job
         memory = self._arena.memory
+        self._arena.wait_for(piece.address, piece.nbytes)
         began = perf_counter()
         self._file.read_pages(memory[piece.address : piece.address + piece.nbytes], piece.file_offset)
         arrived = perf_counter()

@@ -214,7 +214,7 @@ class Program:
             if "STATES" in namespace and not self._primed:
                 # The tables are there: weights are read while the rest of the text is compiled.
                 self._begin_to_read(page_crcs)
-        self._backend.take([namespace["TILES"][tile] for tile in namespace["RESIDENT"]])
+        self._backend.taken()
         self._file.drop_cached()
         trim_heap()
 
@@ -232,6 +232,7 @@ class Program:
             )
         ]
         self._loader.define(tiles, _tables(self.path, namespace["STORED"], page_crcs))
+        self._backend.take([namespace["TILES"][tile] for tile in namespace["RESIDENT"]])
         self._loader.load_residents(namespace["RESIDENT"])
         self._load_head()
         self._read_states()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
+from occ.runtime_stub import arena as arena_module
 from occ.runtime_stub.arena import HUGE_PAGE, PAGE, Arena
+from occ.runtime_stub.touching import BLOCK_NBYTES
 
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 NBYTES = 9 * HUGE_PAGE + 5 * PAGE
@@ -30,6 +33,35 @@ def test_every_page_of_the_arena_is_there_and_none_beyond_it() -> None:
     arena = Arena(NBYTES)
     first, last = mapping_at(arena.address), mapping_at(arena.address + NBYTES - 1)
     assert first["Rss"] + last["Rss"] == NBYTES
+    arena.close()
+
+
+@pytest.mark.parametrize("nbytes", [PAGE, 3 * BLOCK_NBYTES, 5 * BLOCK_NBYTES + 7 * PAGE])
+@pytest.mark.parametrize("populates", [True, False])
+def test_threads_take_the_pages_they_are_asked_for_first(
+    nbytes: int, populates: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not populates:  # as on a kernel before 5.14
+        monkeypatch.setattr(arena_module, "_MADV_POPULATE_WRITE", -1)
+    arena = Arena(nbytes, touched=False)
+    assert mapping_at(arena.address)["Rss"] == 0
+    last = nbytes - PAGE
+    arena.begin_touching([(last, PAGE)], threads=2)
+    arena.wait_for(last, PAGE)
+    assert mapping_at(arena.address + last)["Rss"] > 0
+    arena.memory[last : last + 4] = b"kept"
+    arena.end_touching()
+    begins = {mapping_at(arena.address)["Rss"], mapping_at(arena.address + last)["Rss"]}
+    assert sum(begins) == nbytes or begins == {nbytes}
+    assert bytes(arena.memory[last : last + 4]) == b"kept"
+    assert not any(thread.name.startswith("occ-touching") for thread in threading.enumerate())
+    arena.close()
+
+
+def test_an_arena_is_closed_while_its_pages_are_taken() -> None:
+    arena = Arena(16 * BLOCK_NBYTES, touched=False)
+    arena.begin_touching([], threads=2)
+    arena.close()
     arena.close()
 
 
