@@ -315,8 +315,9 @@ class Reader:
     """How the target reads weights: `bandwidth` in bytes a second, `overhead` in seconds a request, by which
     factor (at least 1) computing is slower while a read is in flight, and `interruption`, the seconds that
     computing loses to every load besides, whatever its size. A request may end later than its share of the
-    bandwidth says, by `lag` times its seconds: others are under way with it, and not all are equally fast.
-    No request is larger than `request_nbytes`."""
+    bandwidth says, by `lag` times its seconds, while others are under way with it: they share the bandwidth,
+    and not all are equally fast. One by itself pays its overhead twice, half of which others would hide. No
+    request is larger than `request_nbytes`."""
 
     bandwidth: float
     overhead: float = 0.0
@@ -332,6 +333,10 @@ class Reader:
     def lag_seconds(self, nbytes: int) -> float:
         """By how many seconds a read of `nbytes` may end later than that says."""
         return self.lag * self.seconds(min(nbytes, self.request_nbytes))
+
+    def lone_seconds(self, nbytes: int) -> float:
+        """By how many seconds a read of `nbytes` ends later than that where none is asked for after it."""
+        return min(self.overhead, self.lag_seconds(nbytes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,14 @@
 
     load_end[j] = max(load_end[j-1], end of the step before its issue step) + overhead + nbytes[j] / bandwidth
     start[i]    = max(end[i-1], arrival of every tile step i waits for);  end[i] = start[i] + duration[i]
-    arrival[j]  = load_end[j] + what the reader's requests may be late by
+    arrival[j]  = load_end[j] + what the reader's requests may be late by, or, where step i waits and nothing
+                  was submitted after j, the overhead if that is less
 
 A load's issue step is after the last reader of the bytes it overwrites, so waiting for the step before it is
-enough. A step before which loads are submitted takes `interruption` longer for each. While a read is in
-flight, computing is `slowdown` times slower. Runs follow each other at once: what a run's tail loads for the
-next run's head goes on while the next run begins.
+enough. Requests are late because those behind them share the bandwidth. The last one has all of it, but none
+beside it that hides its overhead. A step before which loads are submitted takes `interruption` longer for
+each. While a read is in flight, computing is `slowdown` times slower. Runs follow each other at once: what a
+run's tail loads for the next run's head goes on while the next run begins.
 
 All times are seconds, all sizes bytes.
 """
@@ -61,8 +63,8 @@ class TimeModel:
     Steps are given as segments, between which nothing is submitted or waited for: `seconds[s]` of computing,
     before which the loads up to `submitted[s]` (exclusive, in order of submission) have been submitted, each
     an `interruption`, and load `awaited[s]` (-1: none) must have arrived. Load k takes `reads[k]` seconds and
-    arrives `lags[k]` seconds after that; those in `wrapping` serve the next run. In the beginning they are
-    there and the loader is idle.
+    arrives `lags[k]` seconds after that, or `lone[k]` where no later one is under way; those in `wrapping`
+    serve the next run. In the beginning they are there and the loader is idle.
     """
 
     __slots__ = (
@@ -71,6 +73,7 @@ class TimeModel:
         "ends",
         "free",
         "lags",
+        "lone",
         "now",
         "reads",
         "seconds",
@@ -88,6 +91,7 @@ class TimeModel:
         awaited: Sequence[int],
         reads: Sequence[float],
         lags: Sequence[float],
+        lone: Sequence[float],
         wrapping: Sequence[int],
         slowdown: float,
         interruption: float,
@@ -102,6 +106,7 @@ class TimeModel:
         self.wrapping = wrapping
         self.slowdown = slowdown
         self.lags = lags
+        self.lone = lone
         self.now = 0.0
         self.free = 0.0
         self.starts = [0.0] * len(seconds)
@@ -112,7 +117,7 @@ class TimeModel:
     def run(self) -> float:
         """Advance by one run and return its latency, in O(segments + loads)."""
         now, free, slowdown = self.now, self.free, self.slowdown
-        reads, lags, begins, ends = self.reads, self.lags, self.begins, self.ends
+        reads, lags, lone, begins, ends = self.reads, self.lags, self.lone, self.begins, self.ends
         starts, stops = self.starts, self.stops
         began, k = now, 0
         for s, (work, stop, waited) in enumerate(
@@ -125,8 +130,11 @@ class TimeModel:
                 free += reads[k]
                 ends[k] = free
                 k += 1
-            if waited >= 0 and ends[waited] + lags[waited] > now:
-                now = ends[waited] + lags[waited]
+            if waited >= 0:
+                arrival = ends[waited]
+                arrival += lags[waited] if free > arrival else lone[waited]
+                if arrival > now:
+                    now = arrival
             starts[s] = now
             # What has been submitted is read without a pause, so a read is in flight during [now, free).
             busy = free - now
@@ -239,6 +247,7 @@ def _model(
         awaited,
         [reader.seconds(tiles[load.tile].nbytes) for load in loads],
         [reader.lag_seconds(tiles[load.tile].nbytes) for load in loads],
+        [reader.lone_seconds(tiles[load.tile].nbytes) for load in loads],
         [k for k, load in enumerate(loads) if load.wraps],
         reader.slowdown,
         reader.interruption,

@@ -67,18 +67,21 @@ def test_every_load_interrupts_the_step_before_which_it_is_submitted() -> None:
 
 def test_a_tile_arrives_a_share_of_its_reading_later() -> None:
     both = [Load(0, 0, 1, 1), Load(1, 0, 2, 2)]
-    assert simulate([0.5, 0.5, 0.5], TILES, both, Reader(PAGE, lag=0.5)).starts == (0.0, 1.5, 2.5)
+    assert simulate([0.5, 0.5, 0.5], TILES, both, Reader(PAGE, lag=0.5)).starts == (0.0, 1.5, 2.0)
     # Of a read that is made in several requests only the last can be late.
     whole = Reader(PAGE, lag=0.5, request_nbytes=PAGE // 4)
-    assert simulate([0.5, 0.5, 0.5], TILES, both, whole).starts == (0.0, 1.125, 2.125)
+    assert simulate([0.5, 0.5, 0.5], TILES, both, whole).starts == (0.0, 1.125, 2.0)
+    # The last one, which shares with none, has its overhead to itself.
+    behind = Reader(PAGE, overhead=0.25, lag=0.5)
+    assert simulate([0.5, 0.5, 0.5], TILES, both, behind).starts == (0.0, 1.25 + 0.625, 2.5 + 0.25)
 
 
 def test_what_the_run_before_loaded_is_late_as_well() -> None:
-    loads = [Load(0, 1, 0, 0, wraps=True)]
-    timeline = simulate([4.0, 0.25], TILES, loads, Reader(PAGE, lag=0.25))
-    assert timeline.starts == (1.0, 5.0)
-    sizing = Sizing(TILES[:1], (), tuple(loads), PAGE)
-    assert predict(sizing, [StepCost(4.0, 0)] * 2, Reader(PAGE, lag=9.0)).cold_start == 9.0
+    loads = [Load(0, 2, 0, 0, wraps=True), Load(1, 2, 1, 1, wraps=True)]
+    timeline = simulate([2.0, 2.0, 0.25], TILES, loads, Reader(PAGE, lag=0.25))
+    assert timeline.starts == (1.0, 3.0, 5.0)
+    sizing = Sizing(TILES[:2], (), tuple(loads), PAGE)
+    assert predict(sizing, [StepCost(4.0, 0)] * 3, Reader(PAGE, lag=9.0)).cold_start == 14.0
 
 
 def test_prediction_counts_bytes_and_the_cold_start() -> None:
