@@ -52,9 +52,9 @@ class Clock:
     measurer: Measurer
     seconds: float = field(default=0.0)
 
-    def __call__(self, program: Program, spin: str) -> tuple[StepCost, ...]:
+    def __call__(self, program: Program, spin: str, resident: bool = False) -> tuple[StepCost, ...]:
         began = time.perf_counter()
-        costs = self.measurer.measure(program, spin)
+        costs = self.measurer.measure(program, spin, resident)
         self.seconds += time.perf_counter() - began
         return costs
 

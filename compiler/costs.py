@@ -21,8 +21,9 @@ class Costs(Protocol):
 
     target: Target
 
-    def measure(self, program: Program, spin: str) -> tuple[StepCost, ...]:
-        """The cost of every step where OpenMP's threads wait by the policy `spin`."""
+    def measure(self, program: Program, spin: str, resident: bool = False) -> tuple[StepCost, ...]:
+        """The cost of every step where OpenMP's threads wait by the policy `spin`, and weights are `resident`
+        or come from storage."""
         ...
 
     def __enter__(self) -> Costs: ...
@@ -39,8 +40,8 @@ class Model:
         self.target = target
         self._accelerator = accelerator
 
-    def measure(self, program: Program, spin: str) -> tuple[StepCost, ...]:
-        """The cost of every step; nothing waits on OpenMP's threads."""
+    def measure(self, program: Program, spin: str, resident: bool = False) -> tuple[StepCost, ...]:
+        """The cost of every step; nothing waits on OpenMP's threads, and caches are not modelled."""
         return modelled_costs(program, self.target, self._accelerator)
 
     def __enter__(self) -> Model:

@@ -34,7 +34,7 @@ class CudaMeasurer:
         self._progress = progress
         self._child: Child | None = None
 
-    def measure(self, program: Program, spin: str) -> tuple[StepCost, ...]:
+    def measure(self, program: Program, spin: str, resident: bool = False) -> tuple[StepCost, ...]:
         """The cost of every step of a rewritten program; nothing waits on OpenMP's threads.
 
         New costs are kept in the cache. Raises InternalError for a kernel that fails and for a helper process

@@ -173,15 +173,16 @@ class Measurer:
         self._compiled: dict[str, set[NativeFunction]] = {}
         """The native kernels that each helper process has."""
 
-    def measure(self, program: Program, spin: str) -> tuple[StepCost, ...]:
-        """The cost of every step of a rewritten program that waits by the policy `spin`.
+    def measure(self, program: Program, spin: str, resident: bool = False) -> tuple[StepCost, ...]:
+        """The cost of every step of a rewritten program that waits by the policy `spin`, with weights that
+        are `resident`, or else come from storage and were in no cache.
 
         Workspaces are measured of each case by itself, seconds in a run of the program. New costs are kept in
         the cache. Raises InternalError for a kernel that fails and for a helper process that ends, and
         UsageError where the file to be read cannot be written.
         """
         cases = [None if step.stored else case_of(program, step) for step in program.steps]
-        keys = [None if case is None else self._key(case, spin) for case in cases]
+        keys = [None if case is None else self._key(case, spin, resident) for case in cases]
         alone: dict[str, StepCost] = {}
         paces: dict[str, float] = {}
         unknown = {key for key in keys if key is not None and key not in self.target.kernels}
@@ -191,12 +192,18 @@ class Measurer:
         with self._progress.stage("measuring", len(unknown), "kernels") as advance:
             for key, case, step in zip(keys, cases, program.steps, strict=True):
                 if key in unknown and key not in alone and key is not None and case is not None:
-                    alone[key] = self._alone(case, step, spin)
-                    paces[key] = self._pace.of(step.kernel)
+                    # What a kernel allocates does not depend on how threads wait or where weights are.
+                    known = self.target.kernels.get(case.signature)
+                    pace = paces[key] = self._pace.of(step.kernel)
+                    alone[key] = (
+                        self._alone(case, step, spin)
+                        if known is None
+                        else StepCost(known.seconds / pace, known.workspace)
+                    )
                     advance(1)
         if alone:
             with self._progress.stage("measuring kernels in a run"):
-                together = self._together(program, keys, alone, spin)
+                together = self._together(program, keys, alone, spin, resident)
             fresh = {
                 key: replace(cost, seconds=rounded(cost.seconds * paces[key], 3))
                 for key, cost in together.items()
@@ -228,8 +235,10 @@ class Measurer:
     ) -> None:
         self.close()
 
-    def _key(self, case: Case, spin: str) -> str:
+    def _key(self, case: Case, spin: str, resident: bool) -> str:
         """What the profile knows a case by: for programs that stream, its signature."""
+        if resident:
+            return f"resident, spin {spin}: {case.signature}"
         return case.signature if spin == self.target.spin else f"spin {spin}: {case.signature}"
 
     def _compile(self, program: Program, spin: str) -> None:
@@ -252,12 +261,18 @@ class Measurer:
         return StepCost(answer["seconds"], round_up(answer["workspace"], WORKSPACE_GRAIN))
 
     def _together(
-        self, program: Program, keys: Sequence[str | None], alone: Mapping[str, StepCost], spin: str
+        self,
+        program: Program,
+        keys: Sequence[str | None],
+        alone: Mapping[str, StepCost],
+        spin: str,
+        resident: bool,
     ) -> dict[str, StepCost]:
         """The costs `alone` with the seconds that their steps take in a run of the program, and how much
         slower they are there beside reads."""
         numbers = {key: number for number, key in enumerate(dict.fromkeys(filter(None, keys)))}
-        request = sequence_request(program, [None if key is None else numbers[key] for key in keys])
+        cases = [None if key is None else numbers[key] for key in keys]
+        request = sequence_request(program, cases, resident)
         answer = self._ask(request, spin, f"program {program.name}")
         if "error" in answer:
             raise InternalError(f"program {program.name} cannot be run to be measured: {answer['error']}")

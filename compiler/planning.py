@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
+from typing import Protocol
 
 from occ.errors import BudgetError
 from occ.feed import Feed, host_nbytes
@@ -64,11 +65,15 @@ EFFORT = 0.1
 CRC_NBYTES = 4
 
 Progress = Callable[[str], None]
-Measure = Callable[[Program, str], Sequence[StepCost]]
-"""Cost of every step of a rewritten program on the target, where OpenMP's threads wait by a policy."""
-
 RESIDENT_SPIN = "default"
 """How the threads of a program wait that loads nothing: as OpenMP has it."""
+
+
+class Measure(Protocol):
+    """Cost of every step of a rewritten program on the target, where OpenMP's threads wait by the policy
+    `spin`. What weights leave in the caches counts where they are `resident`."""
+
+    def __call__(self, program: Program, spin: str, resident: bool = False) -> Sequence[StepCost]: ...
 
 
 @dataclass(frozen=True)
@@ -384,8 +389,9 @@ def _unlimited(source: Program, draft: Draft, target: PlanningTarget) -> Plan:
 
 
 def _waiting_best(draft: Draft, target: PlanningTarget) -> Draft:
-    """The draft with the spin policy that serves it best when nothing is loaded beside it."""
-    costs = tuple(target.measure(draft.program, RESIDENT_SPIN))
+    """The draft with the spin policy that serves it best when nothing is loaded beside it, and all weights
+    are where they were the run before."""
+    costs = tuple(target.measure(draft.program, RESIDENT_SPIN, resident=True))
     if sum(cost.seconds for cost in costs) < draft.compute:
         return replace(draft, spin=RESIDENT_SPIN, costs=costs)
     return draft

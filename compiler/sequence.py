@@ -2,7 +2,8 @@
 
 A kernel by itself finds its operands in the caches; in a program it finds what the steps before it left
 there. So steps are timed in a run of the program: weights come from memory that no cache holds, as streamed
-ones do, and everything else lies in one arena whose bytes are used again as soon as they are free.
+ones do, unless they are resident: then they stay where they are, and a small network finds them in the caches
+in every run. Everything else lies in one arena whose bytes are used again as soon as they are free.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ class Layout:
     nbytes: int
 
 
-def sequence_request(program: Program, cases: Sequence[int | None]) -> dict[str, Any]:
-    """What `occ.sequence_child` takes as JSON to run `program`; `cases` has the number of every step's case,
-    None for a step that is not run (a gather)."""
+def sequence_request(program: Program, cases: Sequence[int | None], resident: bool = False) -> dict[str, Any]:
+    """What `occ.sequence_child` takes as JSON to run `program`, with weights that are `resident` or not;
+    `cases` has the number of every step's case, None for a step that is not run (a gather)."""
     layout = reused_layout(program)
     used = sorted({id for step in program.steps for id in (*step.reads, *step.writes)})
     return {
+        "resident": resident,
         "nbytes": layout.nbytes,
         "offsets": [[buffer, offset] for buffer, offset in layout.offsets.items()],
         "weights": [

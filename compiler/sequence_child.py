@@ -32,7 +32,8 @@ Call = Callable[[], object]
 
 
 class Memory:
-    """The bytes that a sequence's values lie in: one arena, and cold weights that move on at every pass."""
+    """The bytes that a sequence's values lie in: one arena, and weights that move on at every pass, so that
+    no cache has them, or, where they are resident, stay."""
 
     def __init__(self, request: Answer, pool: Pool) -> None:
         self._pool = pool
@@ -42,6 +43,8 @@ class Memory:
         self._arena = in_huge_pages(request["nbytes"])
         pool.fill(self._arena, torch.float32)
         self._next = 0
+        self._stays = request["resident"] and sum(self._weights.values()) <= COLD_NBYTES
+        self._found: dict[int, Tensor] = {}
         # Integers index tables and divide; zero is an index of every table.
         for value in self._values:
             _, buffer, _, dtype, *_ = value
@@ -49,7 +52,10 @@ class Memory:
                 _view(self._arena, self._offsets[buffer], value).zero_()
 
     def tensors(self) -> dict[int, Tensor]:
-        """The values by number, with weights in bytes that were not touched for as long as possible."""
+        """The values by number; weights that do not stay are in bytes that were not touched for as long as
+        possible."""
+        if self._found and self._stays:
+            return self._found
         placed: dict[int, tuple[Tensor, int]] = {}
         found: dict[int, Tensor] = {}
         for value in self._values:
@@ -60,6 +66,7 @@ class Memory:
                 found[id] = _view(*placed[buffer], value)
             else:
                 found[id] = _view(self._arena, self._offsets[buffer], value)
+        self._found = found
         return found
 
     def _cold(self, nbytes: int, dtype: str) -> tuple[Tensor, int]:
@@ -76,8 +83,8 @@ class Memory:
 def sequence_seconds(
     request: Answer, pool: Pool, scope: Mapping[str, Any], sample: Sample | None = None
 ) -> tuple[Pass, Pass]:
-    """Seconds of a step of each case, alone and while `sample` is being read (empty without one): for every
-    step the median of a few passes, then their mean.
+    """Seconds of a step of each case, alone and while `sample` is being read (empty without one, and for
+    resident weights): for every step the median of a few passes, then their mean.
 
     The first pass, in which kernels are set up, does not count. A step that raises on made-up numbers is left
     out, and with it a case where no other step is one.
@@ -98,7 +105,7 @@ def sequence_seconds(
         if count:
             spent += sum(taken.values())
             alone.append(taken)
-            if sample is not None:
+            if sample is not None and not request["resident"]:
                 beside.append(sample.beside(partial(_timed, calls, failed)))
     cases = [case for case, _, _ in steps]
     return _of_cases(cases, alone), _of_cases(cases, beside)

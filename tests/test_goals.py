@@ -185,7 +185,7 @@ def test_more_memory_never_makes_any_plan_slower(program: Program, salt: int, ba
     """Whatever the kernels cost: parts may be faster than the whole, either way of waiting, and any step
     beside reads."""
 
-    def measure(made: Program, spin: str) -> tuple[StepCost, ...]:
+    def measure(made: Program, spin: str, resident: bool = False) -> tuple[StepCost, ...]:
         facts = ((step.kernel, nbytes_of(made, step), salt) for step in made.steps)
         return tuple(
             StepCost(
@@ -206,7 +206,7 @@ def test_more_memory_never_makes_any_plan_slower(program: Program, salt: int, ba
 
 
 def test_where_parts_compute_faster_all_the_memory_there_is_makes_no_plan_slower() -> None:
-    def measure(made: Program, spin: str) -> tuple[StepCost, ...]:
+    def measure(made: Program, spin: str, resident: bool = False) -> tuple[StepCost, ...]:
         return tuple(StepCost(1e-4 if "[" in step.name else 1e-3, 4096) for step in made.steps)
 
     made = Plans(linears(4), PlanningTarget(measure, Reader(1e10, 1e-6, 1.05, 1e-6), MACHINE, "passive"))
@@ -220,7 +220,7 @@ def test_where_parts_compute_faster_all_the_memory_there_is_makes_no_plan_slower
 
 
 def test_a_plan_counts_on_the_slowdown_of_its_own_steps() -> None:
-    def measure(made: Program, spin: str) -> tuple[StepCost, ...]:
+    def measure(made: Program, spin: str, resident: bool = False) -> tuple[StepCost, ...]:
         return tuple(
             StepCost(2e-3, 4096, 1.5) if "[" in step.name else StepCost(1e-3, 4096, None)
             for step in made.steps

@@ -310,6 +310,31 @@ def test_a_program_is_run_in_its_order_with_what_its_steps_compute() -> None:
     assert set(seen) == {25.0}
 
 
+def test_resident_weights_stay_where_they_are_and_others_move_on() -> None:
+    memory = Memory()
+    weight = memory.value(memory.buffer(2 * MB, BufferKind.WEIGHT), 512, 1024)
+    x, out = memory.value(memory.buffer(4096), 1024), memory.value(memory.buffer(2048), 512)
+    program = memory.program(step("mv", out, self=Ref(weight), vec=Ref(x)))
+    for resident in (True, False):
+        run = SequenceMemory(json.loads(json.dumps(sequence_request(program, [0], resident))), Pool())
+        places = [run.tensors()[weight].data_ptr() for _ in range(5)]
+        assert len(set(places)) == (1 if resident else 5)
+
+
+def test_resident_costs_are_kept_apart_and_take_no_second_look_at_the_workspace(tmp_path: Path) -> None:
+    program = one_step("exp", 64, 1024)
+    with Measurer(TARGET, folder=tmp_path) as measurer:
+        [streaming] = measurer.measure(program, TARGET.spin)
+        known = replace(streaming, workspace=7 * WORKSPACE_GRAIN)
+        [signature] = measurer.target.kernels
+        measurer.target = replace(measurer.target, kernels={signature: known})
+        [resident] = measurer.measure(program, TARGET.spin, resident=True)
+        assert measurer.measure(program, TARGET.spin) == (known,)
+        assert measurer.measure(program, TARGET.spin, resident=True) == (resident,)
+    assert resident.workspace == known.workspace
+    assert (streaming.slowdown is None, resident.slowdown is None) == (False, True)
+
+
 class SlowReads:
     """A sample beside which a program takes a millisecond longer a pass, and once 100 milliseconds."""
 

@@ -37,7 +37,9 @@ def run_planned(plan: Plan, seed: int) -> list[Results]:
 
 
 TARGET = PlanningTarget(
-    measure=lambda program, spin: [StepCost(1e-3 * (i % 5 + 1), 0) for i in range(len(program.steps))],
+    measure=lambda program, spin, resident=False: [
+        StepCost(1e-3 * (i % 5 + 1), 0) for i in range(len(program.steps))
+    ],
     reader=Reader(bandwidth=1e7, overhead=1e-4),
     machine=MACHINE,
     streaming_spin="passive",
