@@ -316,14 +316,15 @@ class Reader:
     factor (at least 1) computing is slower while a read is in flight, and `interruption`, the seconds that
     computing loses to every load besides, whatever its size. A request may end later than its share of the
     bandwidth says, by `lag` times its seconds, while others are under way with it: they share the bandwidth,
-    and not all are equally fast. One by itself pays its overhead twice, half of which others would hide. No
-    request is larger than `request_nbytes`."""
+    and not all are equally fast. One by itself ends `response` seconds later: no other hides its overhead,
+    and whoever waits for it has to be woken. No request is larger than `request_nbytes`."""
 
     bandwidth: float
     overhead: float = 0.0
     slowdown: float = 1.0
     interruption: float = 0.0
     lag: float = 0.0
+    response: float = 0.0
     request_nbytes: int = 4 << 20
 
     def seconds(self, nbytes: int) -> float:
@@ -333,10 +334,6 @@ class Reader:
     def lag_seconds(self, nbytes: int) -> float:
         """By how many seconds a read of `nbytes` may end later than that says."""
         return self.lag * self.seconds(min(nbytes, self.request_nbytes))
-
-    def lone_seconds(self, nbytes: int) -> float:
-        """By how many seconds a read of `nbytes` ends later than that where none is asked for after it."""
-        return min(self.overhead, self.lag_seconds(nbytes))
 
 
 @dataclass(frozen=True, slots=True)

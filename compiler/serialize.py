@@ -20,7 +20,7 @@ from occ.errors import ArtifactError
 from occ.ir import Arg, Plan, Program, Ref, Symbol
 from occ.wellformed import plan_problem, program_problem
 
-FORMAT = 2
+FORMAT = 3
 
 _T = TypeVar("_T")
 _EXPANDED = frozenset({"Plan", "Program", "Sizing"})

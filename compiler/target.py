@@ -27,7 +27,7 @@ from occ.reading import sample_file
 from occ.runtime_stub.jobs import REQUEST_NBYTES
 from occ.units import format_bytes, format_seconds
 
-FORMAT = 3
+FORMAT = 4
 """Version of the profile's JSON; docs/target-profile.md describes it."""
 
 SPIN_POLICIES = ("passive", "1000", "10000", "100000", "default")
@@ -47,7 +47,8 @@ class Target:
 
     `bandwidth` is bytes a second of reading weights, `overhead` seconds a read request, `slowdown` (at
     least 1) how many times longer computing takes while a read is in flight, `interruption` seconds that
-    it loses to each load besides, `lag` how many times its own time a read may be late. `product_rate`
+    it loses to each load besides, `lag` how many times its own time a read may be late, `response` seconds
+    by which one is late that is asked for and waited for by itself. `product_rate`
     (operations a second of a matrix product) and `memory_rate` (bytes a second through an element-wise
     kernel) say how machines compare. `spin` is how OpenMP threads wait in a program that streams:
     "default", "passive" or a spin count. `kernels` maps signatures (see `occ.measure`) to costs.
@@ -68,6 +69,7 @@ class Target:
     slowdown: float
     interruption: float
     lag: float
+    response: float
     product_rate: float
     memory_rate: float
     spin: str
@@ -85,7 +87,13 @@ class Target:
     def reader(self) -> Reader:
         """The part of the profile that the time model takes: how storage is read."""
         return Reader(
-            self.bandwidth, self.overhead, self.slowdown, self.interruption, self.lag, REQUEST_NBYTES
+            self.bandwidth,
+            self.overhead,
+            self.slowdown,
+            self.interruption,
+            self.lag,
+            self.response,
+            REQUEST_NBYTES,
         )
 
     @property
@@ -141,6 +149,7 @@ class Target:
             "slowdown": self.slowdown,
             "interruption": self.interruption,
             "lag": self.lag,
+            "response": self.response,
             "product_rate": self.product_rate,
             "memory_rate": self.memory_rate,
             "spin": self.spin,
@@ -194,6 +203,7 @@ def local_target(directory: str | Path, threads: int | None = None) -> Target:
         slowdown=1.0,
         interruption=0.0,
         lag=0.0,
+        response=0.0,
         product_rate=1.0,
         memory_rate=1.0,
         spin="default",
@@ -276,6 +286,7 @@ def _from_json(content: Any) -> Target:
         slowdown=float(content["slowdown"]),
         interruption=float(content["interruption"]),
         lag=float(content["lag"]),
+        response=float(content["response"]),
         product_rate=float(content["product_rate"]),
         memory_rate=float(content["memory_rate"]),
         spin=str(content["spin"]),
@@ -290,10 +301,11 @@ def _from_json(content: Any) -> Target:
         raise ValueError(f"bandwidth is {target.bandwidth:g}")
     if not (target.product_rate > 0 and target.memory_rate > 0):
         raise ValueError(f"product_rate is {target.product_rate:g} and memory_rate {target.memory_rate:g}")
-    if not (min(target.overhead, target.interruption, target.lag) >= 0 and target.slowdown >= 1):
+    delays = (target.overhead, target.interruption, target.lag, target.response)
+    if not (min(delays) >= 0 and target.slowdown >= 1):
         raise ValueError(
             f"overhead is {target.overhead:g}, slowdown {target.slowdown:g}, interruption"
-            f" {target.interruption:g} and lag {target.lag:g}"
+            f" {target.interruption:g}, lag {target.lag:g} and response {target.response:g}"
         )
     if target.spin not in ("default", "passive") and not target.spin.isdecimal():
         raise ValueError(f"spin is {target.spin!r}")
@@ -345,6 +357,7 @@ def _measured(bare: Target, directory: Path) -> Target:
         slowdown=slowdown,
         interruption=rounded(max(0.0, rates["load_seconds"] - slowed), 2),
         lag=rounded(max(0.0, median(lags)), 2),
+        response=rounded(max(0.0, rates["lone_seconds"] - overhead - rates["load_nbytes"] / bandwidth), 2),
         product_rate=rounded(rates["product_rate"], 2),
         memory_rate=rounded(rates["memory_rate"], 2),
         spin=policies[best],

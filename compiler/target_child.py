@@ -78,6 +78,18 @@ class Loads:
         self._next += 1
         self._loader.wait((self._next + TILES // 2) % TILES)
 
+    def lone_seconds(self, layers: Layers) -> float:
+        """Seconds until a tile is there that is asked for between layers, and waited for at once."""
+        self._loader.settle()
+        found = []
+        for tile in range(TILES):
+            layers()
+            began = perf_counter()
+            self._loader.load(tile)
+            self._loader.wait(tile)
+            found.append(perf_counter() - began)
+        return statistics.fmean(found)
+
     def seconds(self, layers: Layers) -> float:
         """Seconds that one load takes from the layers it is asked for between; they are computed with and
         without loads in turns."""
@@ -127,10 +139,12 @@ def main() -> None:
                     "alone": mean_seconds(layers),
                     "beside": sample.beside(lambda: mean_seconds(layers)),
                 }
+            loads = Loads(path)
             return {
                 "requests": sample.request_seconds(layers),
                 "load_nbytes": TILE_NBYTES,
-                "load_seconds": Loads(path).seconds(layers),
+                "load_seconds": loads.seconds(layers),
+                "lone_seconds": loads.lone_seconds(layers),
                 "product_rate": product_rate(),
                 "memory_rate": memory_rate(),
             }

@@ -129,12 +129,12 @@ def _plan_problems(plan: Plan) -> Iterator[str]:
     if plan.machine.threads < 1 or not re.fullmatch(r"default|passive|[0-9]+", plan.machine.spin):
         yield f"the machine is {plan.machine}"
     reader = plan.reader
-    numbers = (reader.bandwidth, reader.overhead, reader.slowdown, reader.interruption, reader.lag)
+    delays = (reader.overhead, reader.interruption, reader.lag, reader.response)
     if not (
-        all(map(isfinite, numbers))
+        all(map(isfinite, (reader.bandwidth, reader.slowdown, *delays)))
         and reader.bandwidth > 0.0
         and reader.slowdown >= 1.0
-        and min(reader.overhead, reader.interruption, reader.lag, reader.request_nbytes) >= 0.0
+        and min(*delays, reader.request_nbytes) >= 0.0
     ):
         yield f"the reader is {reader}"
 

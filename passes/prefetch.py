@@ -45,8 +45,8 @@ class Stays:
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One program to be sized: bytes of every step without tiles; bytes of every tile, seconds that reading
-    it takes, by which it may be late, and by which it is late where nothing is read beside it; `clock[i]` the
-    seconds of computing before step i (one more entry than steps); and the pool."""
+    it takes and by which it may be late; `clock[i]` the seconds of computing before step i (one more entry
+    than steps); and the pool."""
 
     tiles: tuple[Tile, ...]
     uses: TileUses
@@ -54,10 +54,10 @@ class Problem:
     nbytes: Ints
     reads: Floats
     lags: Floats
-    lone: Floats
     clock: Floats
     slowdown: float
     interruption: float
+    response: float
     pool_nbytes: int
 
     @property
@@ -97,10 +97,10 @@ def make_problem(
         nbytes=nbytes,
         reads=reader.overhead + nbytes / reader.bandwidth,
         lags=np.array([reader.lag_seconds(t.nbytes) for t in tiles], dtype=np.float64),
-        lone=np.array([reader.lone_seconds(t.nbytes) for t in tiles], dtype=np.float64),
         clock=np.concatenate(([0.0], np.cumsum(durations, dtype=np.float64))),
         slowdown=reader.slowdown,
         interruption=reader.interruption,
+        response=reader.response,
         pool_nbytes=pool_nbytes,
     )
 
@@ -202,10 +202,10 @@ def time_model(problem: Problem, schedule: Schedule) -> TimeModel:
         awaited=awaited.tolist(),
         reads=problem.reads[submitted].tolist(),
         lags=problem.lags[submitted].tolist(),
-        lone=problem.lone[submitted].tolist(),
         wrapping=range(count - ahead, count),
         slowdown=problem.slowdown,
         interruption=problem.interruption,
+        response=problem.response,
     )
 
 

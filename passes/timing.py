@@ -2,12 +2,12 @@
 
     load_end[j] = max(load_end[j-1], end of the step before its issue step) + overhead + nbytes[j] / bandwidth
     start[i]    = max(end[i-1], arrival of every tile step i waits for);  end[i] = start[i] + duration[i]
-    arrival[j]  = load_end[j] + what the reader's requests may be late by, or, where step i waits and nothing
-                  was submitted after j, the overhead if that is less
+    arrival[j]  = load_end[j] + what the reader's requests may be late by, or its response where nothing was
+                  submitted after j
 
 A load's issue step is after the last reader of the bytes it overwrites, so waiting for the step before it is
-enough. Requests are late because those behind them share the bandwidth. The last one has all of it, but none
-beside it that hides its overhead. A step before which loads are submitted takes `interruption` longer for
+enough. Requests are late because those behind them share the bandwidth. The last one has all of it, but
+whoever waits for it has to be woken. A step before which loads are submitted takes `interruption` longer for
 each. While a read is in flight, computing is `slowdown` times slower. Runs follow each other at once: what a
 run's tail loads for the next run's head goes on while the next run begins.
 
@@ -63,7 +63,7 @@ class TimeModel:
     Steps are given as segments, between which nothing is submitted or waited for: `seconds[s]` of computing,
     before which the loads up to `submitted[s]` (exclusive, in order of submission) have been submitted, each
     an `interruption`, and load `awaited[s]` (-1: none) must have arrived. Load k takes `reads[k]` seconds and
-    arrives `lags[k]` seconds after that, or `lone[k]` where no later one is under way; those in `wrapping`
+    arrives `lags[k]` seconds after that, or `response` where no later one is under way; those in `wrapping`
     serve the next run. In the beginning they are there and the loader is idle.
     """
 
@@ -73,9 +73,9 @@ class TimeModel:
         "ends",
         "free",
         "lags",
-        "lone",
         "now",
         "reads",
+        "response",
         "seconds",
         "slowdown",
         "starts",
@@ -91,10 +91,10 @@ class TimeModel:
         awaited: Sequence[int],
         reads: Sequence[float],
         lags: Sequence[float],
-        lone: Sequence[float],
         wrapping: Sequence[int],
         slowdown: float,
         interruption: float,
+        response: float,
     ) -> None:
         self.seconds = [
             work + interruption * (stop - start)
@@ -106,7 +106,7 @@ class TimeModel:
         self.wrapping = wrapping
         self.slowdown = slowdown
         self.lags = lags
-        self.lone = lone
+        self.response = response
         self.now = 0.0
         self.free = 0.0
         self.starts = [0.0] * len(seconds)
@@ -117,7 +117,8 @@ class TimeModel:
     def run(self) -> float:
         """Advance by one run and return its latency, in O(segments + loads)."""
         now, free, slowdown = self.now, self.free, self.slowdown
-        reads, lags, lone, begins, ends = self.reads, self.lags, self.lone, self.begins, self.ends
+        reads, lags, begins, ends = self.reads, self.lags, self.begins, self.ends
+        response = self.response
         starts, stops = self.starts, self.stops
         began, k = now, 0
         for s, (work, stop, waited) in enumerate(
@@ -132,7 +133,7 @@ class TimeModel:
                 k += 1
             if waited >= 0:
                 arrival = ends[waited]
-                arrival += lags[waited] if free > arrival else lone[waited]
+                arrival += lags[waited] if free > arrival else response
                 if arrival > now:
                     now = arrival
             starts[s] = now
@@ -247,8 +248,8 @@ def _model(
         awaited,
         [reader.seconds(tiles[load.tile].nbytes) for load in loads],
         [reader.lag_seconds(tiles[load.tile].nbytes) for load in loads],
-        [reader.lone_seconds(tiles[load.tile].nbytes) for load in loads],
         [k for k, load in enumerate(loads) if load.wraps],
         reader.slowdown,
         reader.interruption,
+        reader.response,
     )

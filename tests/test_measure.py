@@ -42,6 +42,7 @@ TARGET = Target(
     slowdown=1.0,
     interruption=0.0,
     lag=0.0,
+    response=0.0,
     product_rate=1e11,
     memory_rate=1e10,
     spin="default",

@@ -27,6 +27,7 @@ PROFILE = Target(
     slowdown=1.1,
     interruption=7e-5,
     lag=1.5,
+    response=1.1e-4,
     product_rate=1e11,
     memory_rate=1e10,
     spin="passive",
@@ -59,6 +60,7 @@ def test_the_digest_leaves_out_name_and_kernels() -> None:
         ({"bandwidth": "fast"}, "could not convert"),
         ({"slowdown": 0.5}, "slowdown 0.5"),
         ({"interruption": -1}, "interruption -1"),
+        ({"response": -1}, "response -1"),
         ({"product_rate": 0}, "product_rate is 0"),
         ({"threads": 0}, "threads is 0"),
         ({"spin": "often"}, "spin is 'often'"),
@@ -115,6 +117,7 @@ def test_this_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert 0 <= first.overhead < 1
     assert first.slowdown >= 1
     assert 0 <= first.interruption < 1
+    assert 0 <= first.response < 1
     assert not list(tmp_path.glob(".occ-profile*"))
 
     def fail(*args: object) -> Any:
@@ -127,7 +130,13 @@ def test_this_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 SIZES = (256 << 10, 1 << 20, 4 << 20)
-RATES = {"product_rate": 1.234e11, "memory_rate": 5.678e9, "load_nbytes": 1 << 18, "load_seconds": 1e-4}
+RATES = {
+    "product_rate": 1.234e11,
+    "memory_rate": 5.678e9,
+    "load_nbytes": 1 << 18,
+    "load_seconds": 1e-4,
+    "lone_seconds": 4e-4,
+}
 LATE = (2.0, 2.5, 9.0)
 REQUESTS = [(nbytes, 5.55e-5 + nbytes / 1.234e9) for nbytes in SIZES]
 
@@ -191,6 +200,8 @@ def test_a_damaged_cache_is_measured_again(tmp_path: Path, monkeypatch: pytest.M
     # 0.1 ms less what reading 256 KiB at 1.2 GB/s slows computing: 0.22 ms, of which 0.28 / 1.28 are lost.
     assert first.interruption == 5.4e-5
     assert first.lag == 1.5
+    # 0.4 ms less 0.056 ms for the request and 0.22 ms for 256 KiB.
+    assert first.response == pytest.approx(1.3e-4, rel=0.1)
     times["1000"]["beside"] = 0.001
     [entry] = (tmp_path / "cache").glob("target-*.json")
     entry.write_text(entry.read_text()[:-10])

@@ -82,6 +82,7 @@ def _set(*path: Any, to: Any) -> Callable[[Any], None]:
         _set("plan", "reader", "slowdown", to=0.5),
         _set("plan", "reader", "interruption", to=-1.0),
         _set("plan", "reader", "lag", to=-1.0),
+        _set("plan", "reader", "response", to=-1.0),
         _set("plan", "program", "buffers", 0, "kind", to="heap"),
         _set("plan", "program", "buffers", 0, "id", to=True),
         _set("plan", "program", "values", 0, "buffer", to=99),
@@ -119,7 +120,7 @@ def test_malformed_plans_are_refused(change: Callable[[Any], None]) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[", "null", "[" * 100_000, b"\xff\xfe", '{"format": 2, "plan": NaN}'])
+@pytest.mark.parametrize("text", ["", "[", "null", "[" * 100_000, b"\xff\xfe", '{"format": 3, "plan": NaN}'])
 def test_what_is_not_json_is_refused(text: str | bytes) -> None:
     with pytest.raises(ArtifactError):
         plan_from_json(text)

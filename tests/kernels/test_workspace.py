@@ -100,6 +100,7 @@ def target() -> Target:
         slowdown=1.0,
         interruption=0.0,
         lag=0.0,
+        response=0.0,
         product_rate=1e11,
         memory_rate=1e10,
         spin="default",

@@ -71,9 +71,9 @@ def test_a_tile_arrives_a_share_of_its_reading_later() -> None:
     # Of a read that is made in several requests only the last can be late.
     whole = Reader(PAGE, lag=0.5, request_nbytes=PAGE // 4)
     assert simulate([0.5, 0.5, 0.5], TILES, both, whole).starts == (0.0, 1.125, 2.0)
-    # The last one, which shares with none, has its overhead to itself.
-    behind = Reader(PAGE, overhead=0.25, lag=0.5)
-    assert simulate([0.5, 0.5, 0.5], TILES, both, behind).starts == (0.0, 1.25 + 0.625, 2.5 + 0.25)
+    # The last one shares with none.
+    alone = Reader(PAGE, lag=0.5, response=0.125)
+    assert simulate([0.5, 0.5, 0.5], TILES, both, alone).starts == (0.0, 1.5, 2.125)
 
 
 def test_what_the_run_before_loaded_is_late_as_well() -> None:
