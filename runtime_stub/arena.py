@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -59,7 +60,8 @@ class Arena(Views):
     `purpose` and `option` are what an error calls it, and which option makes it smaller.
 
     It lies in huge pages where the system has them: a direct read then needs a few long requests instead of
-    one piece for every small page, which is faster and leaves the processor to the kernels.
+    one piece for every small page, which is faster and leaves the processor to the kernels. What the last one
+    has beyond the arena is given back, so the arena's end lies in small pages, but side by side.
 
     `memory` is the same bytes for readers and checksums. Raises NotEnoughMemoryError.
     """
@@ -75,13 +77,16 @@ class Arena(Views):
             )
         self.nbytes = nbytes
         size = max(nbytes, PAGE)
+        self._over = -size % HUGE_PAGE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         try:
-            # Address space alone; what lies before and after the arena in it is never touched.
-            self._map = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            # Address space; what lies before and after the arena's huge pages in it is never touched.
+            self._map = mmap.mmap(-1, size + self._over + HUGE_PAGE, flags=flags)
         except OSError as error:
             raise NotEnoughMemoryError(f"the system refuses {nbytes} bytes for {purpose}: {error}") from error
         begin = -torch.frombuffer(self._map, dtype=torch.uint8).data_ptr() % HUGE_PAGE
-        _ask_for_huge_pages(self._map, begin, size)
+        with suppress(OSError):  # of a kernel built without them
+            self._map.madvise(mmap.MADV_HUGEPAGE, begin, size + self._over)
         self.memory = memoryview(self._map)[begin : begin + size]
         whole = torch.frombuffer(memoryview(self._map)[begin : begin + size], dtype=torch.uint8)
         super().__init__(whole)
@@ -118,6 +123,10 @@ class Arena(Views):
         madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         if madvise(self.address + begin, end - begin, _MADV_POPULATE_WRITE) != 0:
             self.bytes[begin:end:PAGE].bitwise_or_(0)
+        if end == self.bytes.numel() and self._over:
+            # Of the last huge page the arena keeps its own part; it must not grow to a whole one again.
+            madvise(self.address + end, self._over, mmap.MADV_DONTNEED)
+            madvise(self.address + end, self._over, mmap.MADV_NOHUGEPAGE)
 
     def close(self) -> None:
         """Give the memory back to the system. Views that somebody still holds read as zeros."""
@@ -130,18 +139,6 @@ class Arena(Views):
         # a traceback, say): torch keeps the mapping object alive, and unmapping under a view would crash.
         self._map.madvise(mmap.MADV_DONTNEED)
         del self._map
-
-
-def _ask_for_huge_pages(memory: mmap.mmap, begin: int, nbytes: int) -> None:
-    """Let the system back the whole huge pages among `nbytes` bytes from `begin` by such; the rest must not
-    grow to one, since that would take bytes beyond the arena."""
-    whole = nbytes - nbytes % HUGE_PAGE
-    try:
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-        if whole:
-            memory.madvise(mmap.MADV_HUGEPAGE, begin, whole)
-    except OSError:  # a kernel built without them
-        return
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
