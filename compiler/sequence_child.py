@@ -20,10 +20,11 @@ from occ.units import ALIGNMENT, round_up
 COLD_NBYTES = 4 * CACHES_NBYTES
 """Memory that weights are taken from in turn, over and over."""
 
-FEWEST_PASSES = 3
+FEWEST_PASSES = 1
 MOST_PASSES = 9
 ENOUGH_SECONDS = 1.0
-"""A program is run until it has computed for so long in all, within these numbers of passes."""
+"""A program is run until it has computed for so long in all, within these numbers of passes. Drafts are many,
+and what disturbs a pass of more than a second disturbs few of its steps."""
 
 Pass = dict[int, float]
 """Seconds of every step, by its place in the program, or of a step of each case, by its number."""
