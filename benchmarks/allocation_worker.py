@@ -1,8 +1,8 @@
 """What the steps of a program allocate outside the arena: `python allocation_worker.py MODEL.occ INPUTS`.
 
 To be started with the malloc counter preloaded (`occ.counter.counter_settings`). Prints as JSON, for a run
-after others, every step that made allocations of 64 KiB or more: its `step`, `kernel`, how many (`count`), the
-`peak` of all it had at once, and its declared `workspace`, in bytes.
+after others, every step that made allocations of 64 KiB or more: its `step`, `kernel`, how many (`count`),
+the `peak` of all it had at once, and its declared `workspace`, in bytes.
 """
 
 # ruff: noqa: E402  OpenMP's settings bind only before torch is imported.
