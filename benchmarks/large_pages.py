@@ -92,7 +92,7 @@ MOVE = """(async () => {
 })()""".replace("FRAMES", str(FRAMES))
 
 
-def rough_costs(program: Program, spin: str) -> tuple[StepCost, ...]:
+def rough_costs(program: Program, spin: str, resident: bool = False) -> tuple[StepCost, ...]:
     """A fixed time a call, and its bytes and products at fixed rates."""
     costs = []
     for step in program.steps:

@@ -16,7 +16,7 @@ READER = Reader(bandwidth=2e9, overhead=2e-5, slowdown=1.05)
 CALL_SECONDS = 5e-6
 
 
-def costs(program: Program, spin: str = "passive") -> tuple[StepCost, ...]:
+def costs(program: Program, spin: str = "passive", resident: bool = False) -> tuple[StepCost, ...]:
     """A fixed time a step, and 20 GB/s for what it touches; of a table only the rows it gives."""
     found = []
     for step in program.steps:
