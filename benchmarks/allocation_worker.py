@@ -9,28 +9,25 @@ the `peak` of all it had at once, and its declared `workspace`, in bytes.
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import sys
 from itertools import groupby
 from operator import itemgetter
 
+from occ.runtime_stub.integrity import check_archive, read_member
+from occ.runtime_stub.machine import set_openmp
+
 artifact, inputs = sys.argv[1:]
-sys.path.insert(0, artifact)
-
-from runtime_stub.integrity import check_archive, read_member
-from runtime_stub.machine import set_openmp
-
 manifest = check_archive(artifact)
 set_openmp(manifest["machine"])
 
 import torch
 
-from runtime_stub.facts import plan_facts
-from runtime_stub.program import load
-from runtime_stub.trace import StepTrace
-from runtime_stub.tree import flatten_inputs
+from occ.counter import Counter, preloaded_counter
+from occ.runtime_stub.facts import plan_facts
+from occ.runtime_stub.program import load
+from occ.runtime_stub.trace import StepTrace
+from occ.runtime_stub.tree import flatten_inputs
 
 RUNS_BEFORE = 2
 
@@ -38,20 +35,17 @@ RUNS_BEFORE = 2
 class CountedTrace(StepTrace):
     """Also records the large allocations within each statement, and the most bytes it had at once."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, counter: Counter) -> None:
         super().__init__(text)
-        self.counter = ctypes.CDLL(os.environ["OCC_MALLOC_COUNTER"])
-        for name in ("live", "peak", "large"):
-            getattr(self.counter, f"occ_counter_{name}").restype = ctypes.c_longlong
+        self.counter = counter
         self.found: list[tuple[int, int, int]] = []
-        self._line = self._live = 0
+        self._line = 0
 
     def mark(self, line: int) -> None:
-        if self._line and (count := self.counter.occ_counter_large()):
-            self.found.append((self._line, count, self.counter.occ_counter_peak() - self._live))
+        if self._line and (count := self.counter.large()):
+            self.found.append((self._line, count, self.counter.peak()))
         self._line = line
-        self._live = self.counter.occ_counter_live()
-        self.counter.occ_counter_reset()
+        self.counter.reset()
 
     def steps(self) -> list[tuple[int, int, int]]:
         """Number of the step, large allocations and bytes at once, of each statement with any."""
@@ -59,6 +53,8 @@ class CountedTrace(StepTrace):
 
 
 def main() -> None:
+    counter = preloaded_counter()
+    assert counter is not None, "to be started with occ.counter.counter_settings()"
     with load(artifact) as program:
         args, kwargs = torch.load(inputs, weights_only=True)
         names = [spec["name"] for spec in manifest["inputs"]]
@@ -67,7 +63,7 @@ def main() -> None:
             outputs = program.run(flat)
         given = dict(zip((spec["name"] for spec in manifest["outputs"]), outputs, strict=True))
         written = {name: given[name] for name in program.writable_outputs()}
-        trace = CountedTrace(program.text)
+        trace = CountedTrace(program.text, counter)
         program.run(flat, written, trace)  # compiles the marked text
         trace.found.clear()
         trace.mark(0)

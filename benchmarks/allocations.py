@@ -5,15 +5,12 @@ Writes docs/allocations.md.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from compiled import EXAMPLES, HERE, Compiled, PlanFile
-from device import without_occ
+from compiled import HERE, Compiled, PlanFile, answer, environment
 from share_table import ShareTable, fill_table
 from zoo_models import ZOO
 
@@ -28,18 +25,13 @@ did. A share below the smallest feasible budget is at that one, marked *. How to
 [benchmarks.md](benchmarks.md)."""
 
 
-def allocating(plan: PlanFile, network: Compiled, folder: Path) -> list[dict[str, Any]]:
-    """What allocation_worker.py says of an artifact, in a process that cannot import occ."""
-    python, device = without_occ(folder / "device")
-    device["PYTHONPATH"] += f":{EXAMPLES}"
+def allocating(plan: PlanFile, network: Compiled) -> list[dict[str, Any]]:
+    """What allocation_worker.py says of an artifact."""
     counted = {name: value for name, value in counter_settings().items() if value is not None}
     if not counted:
         raise RuntimeError("there is no C compiler to build the malloc counter with")
-    command = [*python, str(HERE / "allocation_worker.py"), str(plan.artifact), str(network.inputs)]
-    done = subprocess.run(command, env={**device, **counted}, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    found: list[dict[str, Any]] = json.loads(done.stdout)
+    command = [sys.executable, str(HERE / "allocation_worker.py"), str(plan.artifact), str(network.inputs)]
+    found: list[dict[str, Any]] = answer(command, environment() | counted)
     return found
 
 
@@ -60,7 +52,7 @@ def measure(network: Compiled, folder: Path, rounds: int, runs: int) -> list[str
     """The row of a compiled network."""
     return [
         network.label,
-        *(cell(network, plan, allocating(plan, network, folder)) for plan in network.plans),
+        *(cell(network, plan, allocating(plan, network)) for plan in network.plans),
     ]
 
 

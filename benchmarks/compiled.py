@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples"
@@ -91,6 +92,16 @@ def compile_network(name: str, folder: Path, shares: Sequence[float], threads: i
     found = json.loads(done.stdout)
     plans = tuple(PlanFile(**{**plan, "artifact": Path(plan["artifact"])}) for plan in found["plans"])
     return Compiled(name, threads, **{**found, "inputs": Path(found["inputs"]), "plans": plans})
+
+
+def answer(command: Sequence[str], settings: Mapping[str, str]) -> Any:
+    """The JSON that a command writes, run with `settings` as its environment. Raises RuntimeError with the
+    last line of its errors where it fails."""
+    done = subprocess.run(command, env=dict(settings), capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise RuntimeError(lines[-1] if lines else f"exit code {done.returncode}")
+    return json.loads(done.stdout)
 
 
 def drop_from_page_cache(path: Path) -> None:

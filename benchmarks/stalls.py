@@ -5,15 +5,14 @@ Writes docs/stalls.md, with a timeline of the stalls of each program.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from compiled import EXAMPLES, HERE, RESIDENT, Compiled, PlanFile, program_worker
+from compiled import HERE, RESIDENT, Compiled, PlanFile, answer, program_worker
 from device import without_occ
 from measuring import in_turns
 from overlap import read_worker
@@ -35,15 +34,11 @@ read in it. A share below the smallest feasible budget is at that one, marked *.
 [benchmarks.md](benchmarks.md)."""
 
 
-def traced(artifact: Path, network: Compiled, folder: Path, runs: int) -> dict[str, object]:
+def traced(artifact: Path, network: Compiled, folder: Path, runs: int) -> dict[str, Any]:
     """What trace_worker.py says of an artifact, in a process that cannot import occ."""
     python, device = without_occ(folder / "device")
-    device["PYTHONPATH"] += f":{EXAMPLES}"
     command = [*python, str(HERE / "trace_worker.py"), str(artifact), str(network.inputs), str(runs)]
-    done = subprocess.run(command, env=device, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    found: dict[str, object] = json.loads(done.stdout)
+    found: dict[str, Any] = answer(command, device)
     return found
 
 
@@ -61,21 +56,17 @@ def timeline(spans: Sequence[Sequence[float]], latency: float, whole: float | No
     return "".join(HEIGHTS[min(8, max(1, round(8 * each / top)) if each else 0)] for each in filled)
 
 
-def cell(
-    network: Compiled, plan: PlanFile, times: tuple[float, float, float], found: dict[str, object]
-) -> str:
+def cell(network: Compiled, plan: PlanFile, times: tuple[float, float, float], found: dict[str, Any]) -> str:
     """The cell of a plan; `times` are seconds of computing alone, reading alone and the program."""
     compute, reading, latency = times
     scale = compute / network.plans[0].latency
-    runs: list[dict[str, dict[str, float]]] = found["runs"]  # type: ignore[assignment]
-    stalls, calls = (median(run["seconds"][kind] for run in runs) for kind in ("wait", "load"))
-    finer = scale * float(found["planned"]) - compute  # type: ignore[arg-type]
+    stalls, calls = (median(run[kind] for run in found["seconds"]) for kind in ("wait", "load"))
+    finer = scale * found["planned"] - compute
     slower = latency - compute - finer - stalls - calls
     terms = " + ".join(f"{1e3 * seconds:.1f}" for seconds in (compute, finer, slower, stalls, calls))
-    waits: list[tuple[float, float]] = found["waits"]  # type: ignore[assignment]
-    whole: float = found["latency"]  # type: ignore[assignment]
-    waiting = timeline([(began, seconds, seconds) for began, seconds in waits], whole, whole / SLICES)
-    read = timeline(found["reads"], whole)  # type: ignore[arg-type]
+    whole = found["latency"]
+    waiting = timeline([(began, waited, waited) for began, waited in found["waits"]], whole, whole / SLICES)
+    read = timeline(found["reads"], whole)
     return (
         f"{1e3 * latency:.1f}{network.mark(plan)} ({latency / max(compute, reading):.2f}) = {terms}"
         f"<br>`waiting {waiting}`<br>`reading {read}`"

@@ -1,8 +1,8 @@
 """Trace some runs of a program: `python trace_worker.py MODEL.occ INPUTS RUNS`, as JSON on standard output.
 
-For each run `latency` and the `seconds` of its steps, waits and loads by kind; for the one of median latency
-also `waits` and `reads`: when each began and how long it took, in seconds from the first step's begin, of
-reads also bytes. `planned` are the seconds of all steps as the plan has them.
+For each run the `seconds` of its steps, waits and loads by kind; for the one of median latency also that
+`latency`, `waits` and `reads`: when each began and how long it took, in seconds from the first step's begin,
+of reads also bytes. `planned` are the seconds of all steps as the plan has them.
 """
 
 # ruff: noqa: E402  OpenMP's settings bind only before torch is imported.
@@ -70,7 +70,7 @@ def main() -> None:
         json.dumps(
             {
                 "planned": sum(step.seconds for step in facts.steps),
-                "runs": [{"latency": run["latency"], "seconds": run["seconds"]} for run in found],
+                "seconds": [run["seconds"] for run in found],
                 "waits": middle["waits"],
                 "reads": middle["reads"],
                 "latency": middle["latency"],

@@ -45,7 +45,6 @@ class Memory:
         pool.fill(self._arena, torch.float32)
         self._next = 0
         self._stays = request["resident"] and sum(self._weights.values()) <= COLD_NBYTES
-        self._found: dict[int, Tensor] = {}
         # Integers index tables and divide; zero is an index of every table.
         for value in self._values:
             _, buffer, _, dtype, *_ = value
@@ -55,8 +54,8 @@ class Memory:
     def tensors(self) -> dict[int, Tensor]:
         """The values by number; weights that do not stay are in bytes that were not touched for as long as
         possible."""
-        if self._found and self._stays:
-            return self._found
+        if self._stays:
+            self._next = 0
         placed: dict[int, tuple[Tensor, int]] = {}
         found: dict[int, Tensor] = {}
         for value in self._values:
@@ -67,7 +66,6 @@ class Memory:
                 found[id] = _view(*placed[buffer], value)
             else:
                 found[id] = _view(self._arena, self._offsets[buffer], value)
-        self._found = found
         return found
 
     def _cold(self, nbytes: int, dtype: str) -> tuple[Tensor, int]:

@@ -17,15 +17,13 @@ from .errors import HandleError
 from .gather import gather_rows
 from .jobs import Job, Piece, Read, Table, Tile, TileJob, next_queue, pieces_of
 from .storage import WeightFile
+from .threads import started
 
 if TYPE_CHECKING:
     from .device import Clock
 
 THREADS = 2
 """Two requests under way keep an SSD busy; more take time from the kernels."""
-
-STACK_NBYTES = 512 << 10
-"""Address space of a thread's stack; a read takes some 10 KB of it."""
 
 
 class Loader:
@@ -65,7 +63,7 @@ class Loader:
         self.stall = 0.0
         self.jobs: list[Job] | None = None
         self.clock: Clock | None = None
-        self._threads = started([partial(self._serve, index) for index in range(THREADS)])
+        self._threads = started([partial(self._serve, index) for index in range(THREADS)], "loader")
 
     @property
     def nbytes_read(self) -> int:
@@ -240,21 +238,6 @@ class Loader:
         job.left = 0
         if isinstance(job, TileJob) and self._pending[job.tile.id] is job:
             self._pending[job.tile.id] = None
-
-
-def started(work: Sequence[Callable[[], None]]) -> list[threading.Thread]:
-    """Threads with small stacks, one for each piece of work."""
-    threads = [
-        threading.Thread(target=target, name=f"occ-loader-{index}", daemon=True)
-        for index, target in enumerate(work)
-    ]
-    before = threading.stack_size(STACK_NBYTES)
-    try:
-        for thread in threads:
-            thread.start()
-    finally:
-        threading.stack_size(before)
-    return threads
 
 
 def _note(job: Job, piece: Piece, thread: int, began: float, arrived: float) -> None:

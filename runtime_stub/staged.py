@@ -25,10 +25,11 @@ from .errors import HandleError
 from .gather import read_rows
 from .hostmemory import PAGE, ring_of, rows_nbytes
 from .jobs import REQUEST_NBYTES, Job, Piece, Read, StagedJob, Table, Tile, next_queue, pieces_of
-from .loader import THREADS, started
+from .loader import THREADS
 from .ring import Ring
 from .rows import RowStaging
 from .storage import WeightFile
+from .threads import started
 
 
 @dataclass(slots=True, eq=False)
@@ -126,7 +127,7 @@ class StagedLoader:
         self._request_nbytes = min(REQUEST_NBYTES, max(PAGE, ring // 2 // PAGE * PAGE))
         self._rows = RowStaging(self._device, pinned, ring, rows) if rows else None
         readers = [partial(self._serve, index) for index in range(THREADS)]
-        self._threads = started([*readers, self._pass_on])
+        self._threads = started([*readers, self._pass_on], "loader")
 
     def load(self, tile: int) -> None:
         """Ask for a tile, whose copies begin when all steps launched so far have ended; returns at once."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
+from .threads import started
+
 BLOCK_NBYTES = 8 << 20
 """Whole huge pages: two threads that meet in one would each clear it. Larger blocks keep readers waiting."""
-
-STACK_NBYTES = 256 << 10
-"""Address space of a thread's stack."""
 
 
 class Touching:
@@ -30,16 +29,7 @@ class Touching:
         early = (block for begin, size in first for block in _blocks_of(begin, size))
         self._left = iter(list(dict.fromkeys([*early, *blocks])))
         self._taking = threading.Lock()
-        before = threading.stack_size(STACK_NBYTES)
-        try:
-            self._threads = [
-                threading.Thread(target=self._serve, name=f"occ-touching-{index}", daemon=True)
-                for index in range(min(threads, len(blocks)))
-            ]
-            for thread in self._threads:
-                thread.start()
-        finally:
-            threading.stack_size(before)
+        self._threads = started([self._serve] * min(threads, len(blocks)), "touching")
 
     def wait_for(self, begin: int, nbytes: int) -> None:
         """Return when `nbytes` bytes from `begin` are there."""
