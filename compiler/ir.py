@@ -298,7 +298,7 @@ class Choices:
     """What a rewrite applies to the unsplit Program; the pipeline searches over these.
 
     Steps are named by their index in the unsplit program. `splits` holds (step, axis name, parts), ordered by
-    step; `gathers` the steps (kernel `embedding`) whose table stays in the file. `order` is the order in
+    step; `gathers` the lookups whose table stays in the file. `order` is the order in
     which the steps run, as half-open runs of steps; empty where they run as they stand. `bands` holds (first
     step, last step, axis name of the last, parts), ordered by first step: all that runs from the first to
     the last step, both included, runs part by part (`occ.passes.banding`).

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import inf
+from math import inf, prod
 from typing import Protocol
 
 from occ.errors import BudgetError
 from occ.feed import Feed, host_nbytes
 from occ.footprint import process_nbytes
+from occ.gathers import LOOKUPS, gather_pays
 from occ.ir import (
     Budget,
     BufferKind,
@@ -27,6 +28,7 @@ from occ.ir import (
     Reader,
     Sizing,
     StepCost,
+    refs_of,
 )
 from occ.ladder import Demand, Ladder, Sized, rungs_between
 from occ.levels import Levels
@@ -351,18 +353,16 @@ def gatherable(source: Program) -> tuple[int, ...]:
     """Lookups that read far fewer bytes of their table than it has: those that a gather serves better."""
     found = []
     for index, step in enumerate(source.steps):
-        if step.kernel != "embedding":
+        if step.kernel not in LOOKUPS:
             continue
-        table, rows = (source.values[value] for value in step.reads)
-        is_weight = source.buffers[table.buffer].kind is BufferKind.WEIGHT
-        count = 1
-        for extent in rows.shape:
-            count *= extent
-        row_pages = round_up(table.shape[1] * table.itemsize, PAGE) + PAGE
+        refs = (ref for name in ("weight", "indices") for ref in refs_of(dict(step.args)[name]))
+        table, rows = (source.values[ref.value] for ref in refs)
+        buffer = source.buffers[table.buffer]
+        row_nbytes = table.shape[1] * table.itemsize
         if (
-            is_weight
+            buffer.kind is BufferKind.WEIGHT
             and table.strides[-1] == 1
-            and 2 * count * row_pages < source.buffers[table.buffer].nbytes
+            and gather_pays(prod(rows.shape), row_nbytes, buffer.nbytes)
         ):
             found.append(index)
     return tuple(found)

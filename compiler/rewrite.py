@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import gcd, prod
+from math import prod
 
 from occ.bands import band_steps
 from occ.errors import InternalError
+from occ.gathers import GATHER_ROWS, LOOKUPS, gather_row_nbytes
 from occ.ir import Choices, Program, Ref, Step, weight_file_offsets
 from occ.parts import Memory, axis_of, split
 from occ.passes.banding import Band, Uses, band_of
 from occ.passes.ordering import ordered_steps
-from occ.units import PAGE, round_up
-
-GATHER_ROWS = 64
-"""Rows that a gather has in flight at most; it bounds its scratch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ class _Rewriting:
             return split(self._memory, step, axis_of(self._program.steps[index], axis_name, parts), parts)
         if index in self._gathers:
             return [_gather(self._memory, step, self._file_offsets)]
-        return [step]
+        return [_in_memory(step)] if step.stored else [step]
 
 
 def _splits_of(program: Program, choices: Choices) -> dict[int, tuple[str, int]]:
@@ -91,7 +88,7 @@ def _splits_of(program: Program, choices: Choices) -> dict[int, tuple[str, int]]
             )
         splits[index] = (axis, parts)
     for index in choices.gathers:
-        if not 0 <= index < len(program.steps) or program.steps[index].kernel != "embedding":
+        if not 0 <= index < len(program.steps) or program.steps[index].kernel not in LOOKUPS:
             raise InternalError(f"the choice to gather step {index} names a step that is no embedding")
     return splits
 
@@ -119,15 +116,10 @@ def _bands_of(program: Program, choices: Choices, order: tuple[int, ...]) -> dic
     return found
 
 
-def gather_row_nbytes(row_nbytes: int, row_stride: int, file_offset: int) -> int:
-    """Bytes of whole pages that hold any one row of `row_nbytes` bytes, of rows that begin every
-    `row_stride` bytes from `file_offset`.
-
-    Rows begin at offsets within a page that are congruent to the first one's modulo gcd(stride, page); the
-    largest of those makes a row straddle the most pages.
-    """
-    step = gcd(row_stride, PAGE)
-    return round_up(PAGE - step + file_offset % step + row_nbytes, PAGE)
+def _in_memory(step: Step) -> Step:
+    """A lookup in the copy of its table that is in memory, that of the file left aside."""
+    args = tuple((name, arg) for name, arg in step.args if name != "weight")
+    return replace(step, args=args, stored=())
 
 
 def _gather(memory: Memory, step: Step, file_offsets: dict[int, int]) -> Step:
@@ -147,4 +139,11 @@ def _gather(memory: Memory, step: Step, file_offsets: dict[int, int]) -> Step:
     scratch = memory.value(
         f"{step.name}.rows", memory.scratch(f"{step.name}.rows", nbytes), 0, "uint8", (nbytes,), (1,)
     )
-    return replace(step, kernel="gather", scratch=(*step.scratch, scratch), stored=(weight.value,), splits=())
+    return replace(
+        step,
+        kernel="gather",
+        args=(("weight", weight), ("indices", indices)),
+        scratch=(*step.scratch, scratch),
+        stored=(weight.value,),
+        splits=(),
+    )

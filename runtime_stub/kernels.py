@@ -6,6 +6,7 @@ measured when the program is compiled. Calls into private torch operators stand 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -157,13 +158,29 @@ def group_norm(
 
 def embedding(weight: Tensor, indices: Tensor, out: Tensor) -> None:
     """Rows of a table in memory. Raises IndexError for an index outside it, before anything is written."""
-    rows = weight.shape[0]
     if indices.numel():
-        low, high = int(indices.min()), int(indices.max())
-        if low < 0 or high >= rows:
-            bad = low if low < 0 else high
-            raise IndexError(f"index {bad} is outside an embedding of {rows} rows")
+        _check_rows(int(indices.min()), int(indices.max()), weight.shape[0])
     torch.index_select(weight, 0, indices.reshape(-1), out=out.view(-1, weight.shape[1]))
+
+
+def packed_embedding(pieces: Sequence[Tensor], starts: Sequence[int], indices: Tensor, out: Tensor) -> None:
+    """Rows of a table that is in memory as a product reads it: rows `starts[i]` to `starts[i + 1]` in piece i
+    [blocks, columns, rows of a block]. Raises IndexError for an index outside the table, before anything is
+    written."""
+    wanted: list[int] = indices.reshape(-1).tolist()
+    if wanted:
+        _check_rows(min(wanted), max(wanted), starts[-1])
+    for row, index in zip(out.view(-1, out.shape[-1]), wanted, strict=True):
+        number = bisect_right(starts, index) - 1
+        piece = pieces[number]
+        block, place = divmod(index - starts[number], piece.shape[2])
+        row.copy_(piece[block, :, place])
+
+
+def _check_rows(lowest: int, highest: int, rows: int) -> None:
+    if lowest < 0 or highest >= rows:
+        bad = lowest if lowest < 0 else highest
+        raise IndexError(f"index {bad} is outside an embedding of {rows} rows")
 
 
 def max_pool(

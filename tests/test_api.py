@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import occ
 from occ.errors import BudgetError, UsageError
 from occ.runtime_stub.errors import HandleError, IndexRangeError, InputError
+from occ.runtime_stub.packed import probe
 from occ.runtime_stub.program import Program
 
 
@@ -244,10 +245,10 @@ def test_changed_inputs_are_written_back(tmp_path: Path) -> None:
 
 
 class Tied(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, rows: int = 500) -> None:
         super().__init__()
-        self.embed = nn.Embedding(500, 64)
-        self.head = nn.Linear(64, 500, bias=False)
+        self.embed = nn.Embedding(rows, 64)
+        self.head = nn.Linear(64, rows, bias=False)
         self.head.weight = self.embed.weight
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -261,6 +262,29 @@ def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
     assert made.source.file_nbytes < 1.5 * 500 * 64 * 4
     with occ.load(tmp_path / "tied.occ") as program:
         assert close(program(torch.tensor([499])), module(torch.tensor([499])).detach())
+
+
+@pytest.mark.skipif(not probe(), reason="oneDNN's layouts do not work here")
+def test_a_tied_head_has_the_table_packed(tmp_path: Path) -> None:
+    """In memory the table is there once, as the product reads it; rows come from there or from the file."""
+    module = Tied(10_007)
+    ids = torch.randint(10_007, (40,))
+    ids[:3] = torch.tensor([0, 10_006, 10_006])
+    expected = module(ids).detach()
+    nbytes = 10_007 * 64 * 4
+    made = occ.compile(module, (ids,), None, tmp_path / "all.occ")
+    assert nbytes <= made.source.weights_nbytes <= 1.02 * nbytes
+    assert 2 * nbytes <= made.source.file_nbytes <= 2.1 * nbytes
+    assert made.plan.budget.arena - ids.numel() * 10_007 * 4 < 1.1 * nbytes
+    small = occ.replan(tmp_path / "all.occ", "min", tmp_path / "min.occ")
+    lookups = [(plan.program.steps[0].kernel, plan.choices.gathers) for plan in (made.plan, small.plan)]
+    assert lookups == [("packed_embedding", ()), ("gather", (0,))]
+    for name in ("all", "min"):
+        with occ.load(tmp_path / f"{name}.occ") as program:
+            assert close(program(ids), expected)
+            with pytest.raises(IndexError, match="10007"):
+                program(torch.full((40,), 10_007))
+            assert close(program(ids), expected)
 
 
 # The handle

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from occ.errors import InternalError
+from occ.gathers import gather_row_nbytes
 from occ.ir import Arg, BufferKind, Choices, Program, Ref, SplitAxis, Value
 from occ.passes.banding import part_rows
-from occ.rewrite import gather_row_nbytes, origins, rewrite
+from occ.rewrite import origins, rewrite
 from occ.units import PAGE
 from tests.programs import Builder
 

@@ -53,6 +53,7 @@ KERNELS: tuple[Kernel, ...] = (
         template("kernels.embedding({weight}, {indices}, {out})"),
         triton=moving.embedding,
     ),
+    Kernel("packed_embedding", template("kernels.packed_embedding({pieces}, {starts}, {indices}, {out})")),
     Kernel("gather", template("gather({weight}, {indices}, {out}, {scratch})")),
     Kernel("take", out_call("torch.take"), ("take.default",)),
     Kernel("triu", out_call("torch.triu"), ("triu.default",)),

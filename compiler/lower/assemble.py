@@ -105,6 +105,7 @@ def assemble(draft: Draft, interface: Interface, tensors: Mapping[int, torch.Ten
     inputs = tuple(Input(name, values.id_of(traced)) for name, traced in interface.inputs)
     outputs = tuple(Output(name, values.id_of(traced)) for name, traced in interface.outputs)
 
+    copies = _copies(steps, values.values)
     grains, weights_end = lay_out([(weight, *rows[weight]) for weight in rows])
     states, file_nbytes = _lay_out_states(interface, draft, ids, weights_end)
     weights = {ids[root]: tensors[root] for root in order if root in tensors}
@@ -122,11 +123,17 @@ def assemble(draft: Draft, interface: Interface, tensors: Mapping[int, torch.Ten
         grains=grains,
         input_tree=interface.input_tree,
         output_tree=interface.output_tree,
-        weights_nbytes=sum(count * nbytes for count, nbytes in rows.values()),
+        weights_nbytes=sum(rows[weight][0] * rows[weight][1] for weight in rows if weight not in copies),
         file_nbytes=file_nbytes,
         activation_peak=interface.activation_peak,
     )
     return Lowered(program, weights)
+
+
+def _copies(steps: Sequence[Step], values: Sequence[Value]) -> set[int]:
+    """Buffers of tables whose rows are only ever read from the file; what computes has the same weight."""
+    stored = {values[value].buffer for step in steps for value in step.stored}
+    return stored - {values[value].buffer for step in steps for value in step.reads}
 
 
 def _rows(tensor: torch.Tensor) -> tuple[int, int]:
@@ -163,6 +170,7 @@ def _step(
         args=args,
         outs=tuple(values.id_of(out) for out in step.outs),
         scratch=tuple(values.id_of(scratch) for scratch in step.scratch),
+        stored=tuple(values.id_of(stored) for stored in step.stored),
         splits=splits,
     )
 

@@ -99,6 +99,15 @@ class Traced:
         return self.offset == 0 and self.nbytes == buffer.nbytes == spanned_nbytes(self.meta)
 
 
+@dataclass(frozen=True, eq=False)
+class PackedTable:
+    """A table in the layout of a product: rows `starts[i]` to `starts[i + 1]` are in piece i, a number of
+    blocks as [blocks, columns, rows of a block], the last of which may be filled up."""
+
+    starts: tuple[int, ...]
+    pieces: tuple[Traced, ...]
+
+
 @dataclass(slots=True)
 class StepDraft:
     name: str
@@ -107,6 +116,7 @@ class StepDraft:
     args: dict[str, Any]
     outs: list[Traced]
     scratch: list[Traced] = field(default_factory=list)
+    stored: list[Traced] = field(default_factory=list)
 
     def operands(self) -> Iterator[Traced]:
         for arg in self.args.values():

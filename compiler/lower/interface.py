@@ -7,6 +7,8 @@ share them here, and only those.
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import torch
 from torch.fx import Node
 
@@ -15,37 +17,8 @@ from occ.ir import BufferKind
 from occ.lower.assemble import Interface
 from occ.lower.constants import Constant
 from occ.lower.draft import Traced, is_dense, same_layout
-from occ.lower.lowering import Lowering, dense_of, is_view, op_name_or_none
-
-PRODUCTS = frozenset(
-    {
-        "linear.default",
-        "addmm.default",
-        "mm.default",
-        "matmul.default",
-        "conv1d.default",
-        "conv2d.default",
-        "conv3d.default",
-        "conv1d.padding",
-        "conv2d.padding",
-        "conv3d.padding",
-        "conv_transpose1d.default",
-        "conv_transpose2d.input",
-        "conv_transpose3d.input",
-        "lstm.input",
-        "gru.input",
-        "rnn_tanh.input",
-        "rnn_relu.input",
-        "lstm_cell.default",
-        "gru_cell.default",
-        "rnn_tanh_cell.default",
-        "rnn_relu_cell.default",
-        "t.default",
-        "transpose.int",
-        "permute.default",
-    }
-)
-"""Operators whose weights may be packed, and those that only turn a weight around for one of them."""
+from occ.lower.lowering import Lowering, dense_of, is_view
+from occ.lower.tied import is_looked_up, is_product, use_packed_tables
 
 
 def bind_interface(lowering: Lowering, captured: Captured, name: str) -> Interface:
@@ -71,8 +44,13 @@ def bind_interface(lowering: Lowering, captured: Captured, name: str) -> Interfa
     for placeholder, traced in bound.items():
         lowering.results[nodes[placeholder]] = traced
 
-    lowering.shared = _shared_weights(captured, nodes)
+    users: defaultdict[int, list[Node]] = defaultdict(list)
+    for placeholder, tensor in captured.tensors.items():
+        users[tensor.data_ptr()] += nodes[placeholder].users
+    lowering.shared = frozenset(weight for weight in users if not all(map(is_product, users[weight])))
+    lowering.looked_up = frozenset(weight for weight in users if is_looked_up(users[weight]))
     lowering.run(list(graph.nodes))
+    use_packed_tables(lowering)
     outputs = _bind_outputs(lowering, [nodes[output] for output in captured.outputs])
     changed = {**captured.mutated_buffers, **captured.mutated_inputs}
     _emit_updates(lowering, [(nodes[result], bound[name]) for name, result in changed.items()])
@@ -101,15 +79,6 @@ def _emit_updates(lowering: Lowering, updates: list[tuple[Node, Traced]]) -> Non
             sources[node] = staged
     for node, target in updates:
         lowering.emit(node, "copy", {"source": sources[node]}, target)
-
-
-def _shared_weights(captured: Captured, nodes: dict[str, Node]) -> frozenset[int]:
-    """Addresses of the weights that some operator other than a product reads."""
-    return frozenset(
-        tensor.data_ptr()
-        for placeholder, tensor in captured.tensors.items()
-        if any(op_name_or_none(user) not in PRODUCTS for user in nodes[placeholder].users)
-    )
 
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:

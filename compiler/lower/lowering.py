@@ -23,6 +23,7 @@ from occ.lower.composed import constituents
 from occ.lower.constants import Constant, WeightStore, constant_meta, worth_folding
 from occ.lower.draft import (
     Draft,
+    PackedTable,
     StepDraft,
     Traced,
     dense_strides,
@@ -72,6 +73,11 @@ class Lowering:
     store: WeightStore = field(init=False)
     packings: dict[int, Packing] = field(default_factory=dict)
     shared: frozenset[int] = frozenset()
+    """Addresses of weights that something else than products reads."""
+    looked_up: frozenset[int] = frozenset()
+    """Addresses of those of which a product reads the whole and lookups a few rows."""
+    packed_tables: dict[int, PackedTable] = field(default_factory=dict)
+    """Those that a product has in a packed copy, by the buffer of the plain one."""
     _folded: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     """Results of operators on constants, which `results` keeps alive, by operator and operands: what every
     layer computes again is stored once."""

@@ -22,6 +22,7 @@ from occ.lower.constants import Constant
 from occ.lower.draft import Traced, dense_strides, dtype_name
 from occ.lower.filelayout import grain_rows
 from occ.lower.lowering import Lowering
+from occ.lower.tied import packed_table
 from occ.runtime_stub.packed import pack_convolution
 
 PIECE = 2 << 20
@@ -125,40 +126,60 @@ def product(
 ) -> Traced:
     """Emit x [m, k] @ weight [n, k] transposed (+ bias) (+ residual) (+ ReLU); the result [m, n].
 
-    oneDNN computes it as a 1x1 convolution over m pixels. A weight that is read elsewhere too (an embedding
-    tied to the head) stays as it is, and oneDNN reorders each piece of it at every run.
+    oneDNN computes it as a 1x1 convolution over m pixels. A weight that is read elsewhere too stays as it is,
+    and oneDNN reorders each piece of it at every run, unless all that happens there is that rows are looked
+    up (`occ.lower.tied`).
     """
-    rows, inner = weight.tensor.shape
-    count = x.meta.shape[0]
-    out = low.new(node.name, (count, rows), x.meta.dtype)
+    out = low.new(node.name, (x.meta.shape[0], weight.tensor.shape[0]), x.meta.dtype)
     pixels = _pixels(x)
-    row_nbytes = inner * weight.tensor.element_size()
-    kept = low.is_shared(weight)
-    if kept:
-        block = grain_rows(rows, row_nbytes)
-        weight = Constant(weight.name, weight.tensor.contiguous())
+    operands = _packed_rows(low, weight, pixels) or _plain_rows(low, weight)
 
     def emit(part: tuple[int, int], part_bias: Any, part_residual: Traced | None, target: Traced) -> None:
-        first, last = part
-        if kept:
-            matrix = low.tensor(weight)
-            view = matrix.meta[first:last].view(last - first, inner, 1, 1)
-            operand = Traced(matrix.name, matrix.buffer, view)
-        else:
-            spread = Constant(weight.name, weight.tensor.view(rows, inner, 1, 1))
-            operand = packed_weight(low, spread, part, (0, 0), (1, 1), (1, 1), 1, tuple(pixels.meta.shape))
         args = {
             "input": pixels,
-            "weight": operand,
+            "weight": operands[part],
             "bias": part_bias,
             "relu": relu,
             "residual": part_residual,
         }
         low.emit(node, "product", args, target)
 
-    pieces = piece_rows(rows, row_nbytes, block if kept else ROW_BLOCK)
-    _in_pieces(low, node, pieces, bias, None if residual is None else _pixels(residual), _pixels(out), emit)
+    residual_pixels = None if residual is None else _pixels(residual)
+    _in_pieces(low, node, list(operands), bias, residual_pixels, _pixels(out), emit)
     return out
+
+
+def _packed_rows(low: Lowering, weight: Constant, pixels: Traced) -> dict[tuple[int, int], Traced] | None:
+    """The packed pieces of a weight [n, k] by their rows; None where it has to keep its layout."""
+    rows, inner = weight.tensor.shape
+    looked_up = weight.tensor.data_ptr() in low.looked_up and weight.tensor.is_contiguous()
+    if low.is_shared(weight) and not looked_up:
+        return None
+    spread = Constant(weight.name, weight.tensor.view(rows, inner, 1, 1))
+    shape = tuple(pixels.meta.shape)
+    found = {
+        part: packed_weight(low, spread, part, (0, 0), (1, 1), (1, 1), 1, shape)
+        for part in piece_rows(rows, inner * weight.tensor.element_size())
+    }
+    if looked_up:
+        table = packed_table(low, weight.tensor, list(found.values()))
+        if table is None:
+            return None
+        low.packed_tables[low.tensor(weight).buffer] = table
+    return found
+
+
+def _plain_rows(low: Lowering, weight: Constant) -> dict[tuple[int, int], Traced]:
+    """Pieces of a weight [n, k] as it is, by their rows."""
+    rows, inner = weight.tensor.shape
+    row_nbytes = inner * weight.tensor.element_size()
+    matrix = low.tensor(Constant(weight.name, weight.tensor.contiguous()))
+    return {
+        (first, last): Traced(
+            matrix.name, matrix.buffer, matrix.meta[first:last].view(last - first, inner, 1, 1)
+        )
+        for first, last in piece_rows(rows, row_nbytes, grain_rows(rows, row_nbytes))
+    }
 
 
 def linear(low: Lowering, node: Node, x: Traced, weight: Constant, bias: Constant | None) -> Traced:

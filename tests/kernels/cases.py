@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -264,6 +265,12 @@ def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 # Moving elements ----------------------------------------------------------------------------------------
 
 
+def rows_of_blocks(pieces: tuple[Tensor, ...], starts: tuple[int, ...], indices: Tensor) -> Tensor:
+    rows = [last - first for first, last in pairwise(starts)]
+    tables = [piece.transpose(1, 2).reshape(-1, piece.shape[1]) for piece in pieces]
+    return torch.cat([table[:count] for table, count in zip(tables, rows, strict=True)])[indices]
+
+
 def shaping(number: Numbers) -> Iterator[Case]:
     rows = torch.tensor([4, 0, 2])
     for dtype in (torch.float32, torch.bfloat16, torch.int64, torch.bool):
@@ -314,6 +321,13 @@ def shaping(number: Numbers) -> Iterator[Case]:
         picked = {"weight": table, "indices": number.below(9, 2, 3)}
         kept = frozenset({*picked, "out"})
         yield Case("embedding", picked, lambda weight, indices: weight[indices], fixed=kept)
+        blocks = (number(3, 5, 2, dtype=dtype), number(1, 5, 4, dtype=dtype))
+        yield Case(
+            "packed_embedding",
+            {"pieces": blocks, "starts": (0, 5, 8), "indices": number.below(8, 2, 3)},
+            rows_of_blocks,
+            fixed=frozenset({"pieces", "indices", "out"}),
+        )
     mixed = (number(5, 2, dtype=torch.int64), number(5, 3))
     yield Case("concatenate", {"tensors": mixed, "dim": 1}, torch.cat, label="mixed")
     for dtype in (torch.float32, torch.int64):
