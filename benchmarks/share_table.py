@@ -13,6 +13,9 @@ from compiled import HERE, Compiled, CompileError, compile_network
 from markdown_table import MarkdownTable
 from zoo_models import ZOO
 
+SUMMARY = "all"
+"""The first cell of the row that sums up the others."""
+
 Measure = Callable[[Compiled, Path, int, int], list[str]]
 """Network, folder, rounds and runs -> the cells of its row."""
 
@@ -22,7 +25,8 @@ class ShareTable:
     """The page `page` of docs/ under `preface`: `columns`, then one for each share; `measure` makes a row.
 
     `about` is what the script's help says of it. Networks are compiled at `before` percent of demand too, for
-    what the shares are compared with. `models`, `shares` (percent), `rounds` and `runs` are defaults.
+    what the shares are compared with. `summary` makes a last row of the cells of all others that did not fail.
+    `models`, `shares` (percent), `rounds` and `runs` are defaults.
     """
 
     about: str
@@ -35,6 +39,7 @@ class ShareTable:
     rounds: int = 5
     runs: int = 3
     before: Sequence[float] = ()
+    summary: Callable[[Sequence[Sequence[str]]], list[str]] | None = None
 
 
 def fill_table(table: ShareTable, arguments: Sequence[str]) -> int:
@@ -72,5 +77,8 @@ def fill_table(table: ShareTable, arguments: Sequence[str]) -> int:
                 failures += 1
                 row = [name, f"FAILED: {error}", *[""] * (len(header) - 2)]
         page.put(row, list(ZOO))
+        if table.summary is not None:
+            rows = [line.strip("| ").split(" | ") for name, line in page.rows().items() if name != SUMMARY]
+            page.put([SUMMARY, *table.summary([row for row in rows if "FAILED" not in row[1]])], list(ZOO))
         print("  " + " | ".join(row), flush=True)
     return 1 if failures else 0
