@@ -25,7 +25,7 @@ class ShareTable:
     """The page `page` of docs/ under `preface`: `columns`, then one for each share; `measure` makes a row.
 
     `about` is what the script's help says of it. Networks are compiled at `before` percent of demand too, for
-    what the shares are compared with. `summary` makes a last row of the cells of all others that did not fail.
+    what the shares are compared with. `summary` makes a last row from the cells of all that did not fail.
     `models`, `shares` (percent), `rounds` and `runs` are defaults.
     """
 
