@@ -334,13 +334,13 @@ def _measured(bare: Target, directory: Path) -> Target:
             rounds = [
                 [child.ask({"do": "compute"}, CHILD_SECONDS) for child in children] for _ in range(ROUNDS)
             ]
-            alone, beside = (
+            alone, beside, streaming = (
                 [median(times[way] for times in turns) for turns in zip(*rounds, strict=True)]
-                for way in ("alone", "beside")
+                for way in ("alone", "beside", "streaming")
             )
             best = 0
-            for index, seconds in enumerate(beside):
-                if seconds < SPIN_GAIN * beside[best]:
+            for index, seconds in enumerate(streaming):
+                if seconds < SPIN_GAIN * streaming[best]:
                     best = index
             rates = children[best].ask({"do": "rates"}, CHILD_SECONDS)
         except ChildError as error:

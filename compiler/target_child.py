@@ -125,21 +125,21 @@ def memory_rate() -> float:
 
 
 def main() -> None:
-    started: list[tuple[str, Sample, Layers]] = []
+    started: list[tuple[Sample, Layers, Loads]] = []
 
     def handle(request: Answer) -> Answer:
         if request["do"] == "start":
             torch.set_num_threads(request["threads"])
-            started.append((request["path"], Sample(request["path"]), Layers()))
+            started.append((Sample(request["path"]), Layers(), Loads(request["path"])))
             return {}
-        [(path, sample, layers)] = started
+        [(sample, layers, loads)] = started
         with torch.inference_mode():
             if request["do"] == "compute":
                 return {
                     "alone": mean_seconds(layers),
                     "beside": sample.beside(lambda: mean_seconds(layers)),
+                    "streaming": mean_seconds(partial(layers, loads)),
                 }
-            loads = Loads(path)
             return {
                 "requests": sample.request_seconds(layers),
                 "load_nbytes": TILE_NBYTES,
