@@ -513,7 +513,7 @@ def test_a_process_that_is_stopped(number: signal.Signals, code: int, there: Pat
         assert process.stdout is not None
         first = process.stdout.readline()
         process.send_signal(number)
-        rest, err = process.communicate(timeout=60)
+        rest, err = process.communicate(timeout=300)
         assert "captured" in first
         assert_refused(Done(process.returncode, first + rest, err), code, f"interrupted by {number.name}")
 

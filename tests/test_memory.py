@@ -106,7 +106,7 @@ def test_a_control_group_holds_the_budget_and_nothing_grows(tmp_path: Path) -> N
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             group.allow(group.usage() + budget.total + SLACK_NBYTES)
-            answer, _ = process.communicate("go\n", timeout=120)
+            answer, _ = process.communicate("go\n", timeout=300)
             assert process.returncode == 0
     except NotPermittedError as error:
         pytest.skip(f"NOT TESTED: {error}")

@@ -101,7 +101,7 @@ def test_a_machine_without_a_compiler_runs_what_another_compiled(folder: Path) -
         env={**NO_COMPILER},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

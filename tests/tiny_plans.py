@@ -279,7 +279,7 @@ def run_program(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]
         env=bare_environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

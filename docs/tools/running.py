@@ -21,7 +21,7 @@ from occ.cache import cache_dir
 STRICT = ("-e", "-o", "pipefail", "-c")
 """Options of bash: a block ends with its first command that fails."""
 
-SECONDS = 180.0
+SECONDS = 600.0
 """After which a block has failed."""
 
 # Code comes as one JSON text a line; the answer, too. What the code prints goes through files, because
