@@ -85,11 +85,10 @@ def compile_network(name: str, folder: Path, shares: Sequence[float], threads: i
     """
     script = [sys.executable, str(HERE / "compile_zoo.py")]
     command = [*script, name, str(folder), str(threads or 0), *map(str, shares)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        raise CompileError(lines[-1] if lines else f"exit code {done.returncode}")
-    found = json.loads(done.stdout)
+    try:
+        found = answer(command, environment())
+    except RuntimeError as error:
+        raise CompileError(str(error)) from error
     plans = tuple(PlanFile(**{**plan, "artifact": Path(plan["artifact"])}) for plan in found["plans"])
     return Compiled(name, threads, **{**found, "inputs": Path(found["inputs"]), "plans": plans})
 

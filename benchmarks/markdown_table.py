@@ -22,6 +22,10 @@ class MarkdownTable:
         lines = [line for line in self.path.read_text().splitlines() if line.startswith("|")]
         return {line.split("|")[1].strip(): line for line in lines[2:]}
 
+    def cells(self) -> list[list[str]]:
+        """The cells of every row."""
+        return [[cell.strip() for cell in row.strip("|").split("|")] for row in self.rows().values()]
+
     def put(self, row: Sequence[str], order: Sequence[str]) -> None:
         """Write a row in place of the one with the same first cell; rows are sorted by `order`."""
         rows = self.rows()

@@ -78,7 +78,7 @@ def fill_table(table: ShareTable, arguments: Sequence[str]) -> int:
                 row = [name, f"FAILED: {error}", *[""] * (len(header) - 2)]
         page.put(row, list(ZOO))
         if table.summary is not None:
-            rows = [line.strip("| ").split(" | ") for name, line in page.rows().items() if name != SUMMARY]
-            page.put([SUMMARY, *table.summary([row for row in rows if "FAILED" not in row[1]])], list(ZOO))
+            rows = [row for row in page.cells() if row[0] != SUMMARY and "FAILED" not in row[1]]
+            page.put([SUMMARY, *table.summary(rows)], list(ZOO))
         print("  " + " | ".join(row), flush=True)
     return 1 if failures else 0

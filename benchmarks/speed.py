@@ -101,8 +101,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def put_means(page: MarkdownTable) -> None:
     """Write the row of means over the page's other rows that have numbers."""
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.rows().values()]
-    measured = [cells for cells in table if cells[0] != MEANS and cells[-1]]
+    measured = [cells for cells in page.cells() if cells[0] != MEANS and cells[-1]]
     if measured:
         means = [f"{geometric_mean(float(cells[column]) for cells in measured):.2f}" for column in (-2, -1)]
         page.put([MEANS, "", "", "", *means], list(ZOO))

@@ -64,7 +64,7 @@ def is_looked_up(users: Sequence[Node]) -> bool:
 def _looks_few_up(user: Node) -> bool:
     if op_name_or_none(user) != "embedding.default":
         return False
-    found, table = user.meta["val"], user.args[0].meta["val"]  # type: ignore[union-attr]
+    found, table = user.meta["val"], user.all_input_nodes[0].meta["val"]
     row_nbytes = table.shape[1] * table.element_size()
     return row_nbytes > 0 and gather_pays(found.numel() // table.shape[1], row_nbytes, table.nbytes)
 
