@@ -7,7 +7,7 @@ share them here, and only those.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import torch
 from torch.fx import Node
@@ -17,6 +17,7 @@ from occ.ir import BufferKind
 from occ.lower.assemble import Interface
 from occ.lower.constants import Constant
 from occ.lower.draft import Traced, is_dense, same_layout
+from occ.lower.feedforward import in_pieces
 from occ.lower.lowering import Lowering, dense_of, is_view
 from occ.lower.tied import is_looked_up, is_product, use_packed_tables
 
@@ -24,6 +25,8 @@ from occ.lower.tied import is_looked_up, is_product, use_packed_tables
 def bind_interface(lowering: Lowering, captured: Captured, name: str) -> Interface:
     """Bind the placeholders, walk the graph, bind the results."""
     graph = captured.exported.graph_module.graph
+    if lowering.pack:
+        graph = in_pieces(graph, _own_constants(captured))
     nodes = {node.name: node for node in graph.nodes}
     inputs = [(taken.name, _external(lowering, nodes[taken.node])) for taken in captured.inputs]
     bound = {taken.node: traced for taken, (_, traced) in zip(captured.inputs, inputs, strict=True)}
@@ -62,6 +65,16 @@ def bind_interface(lowering: Lowering, captured: Captured, name: str) -> Interfa
         input_tree=captured.input_tree,
         output_tree=captured.output_tree,
         activation_peak=captured.activation_peak,
+    )
+
+
+def _own_constants(captured: Captured) -> frozenset[str]:
+    """Placeholders of tensors that never change, and that no other placeholder shows."""
+    shown = Counter(tensor.data_ptr() for tensor in captured.tensors.values())
+    return frozenset(
+        name
+        for name, tensor in captured.tensors.items()
+        if shown[tensor.data_ptr()] == 1 and name not in captured.mutated_buffers
     )
 
 

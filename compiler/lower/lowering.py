@@ -214,7 +214,7 @@ class Lowering:
         }
         with torch.no_grad():
             result = node.target(*args, **kwargs)  # type: ignore[operator]
-        name = constants[0].name if len(constants) == 1 and is_view(node.target) else node.name
+        name = _name_of_view(constants[0], node) if len(constants) == 1 and is_view(node.target) else node.name
         self._folded[key] = _map_tensors(result, lambda t: Constant(name, t))
         return self._folded[key]
 
@@ -400,6 +400,14 @@ def op_name(target: Any) -> str:
 
 def op_name_or_none(node: Node) -> str | None:
     return op_name(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
+
+
+def _name_of_view(constant: Constant, node: Node) -> str:
+    """What a view of a constant is called: as the constant, with the rows or columns that are cut out."""
+    if op_name(node.target) != "slice.Tensor" or len(node.args) != 4:
+        return constant.name
+    _, dim, first, last = node.args
+    return f"{constant.name}[{':, ' * int(dim)}{first}:{last}]"  # type: ignore[call-overload]
 
 
 def is_view(target: Any) -> bool:

@@ -96,23 +96,22 @@ def _product(low: Lowering, node: Node, x: Any, weight: Any, bias: Any, *, trans
     loaded and computed in parts."""
     x = low.tensor(x)
     result = node.meta["val"]
-    if isinstance(weight, Constant):
-        rows_first = weight if transposed else _with_rows_first(low, node, weight)
-        matrix = low.tensor(rows_first)
-        matrix = Traced(matrix.name, matrix.buffer, matrix.meta.t())
-    else:
-        matrix = Traced(weight.name, weight.buffer, weight.meta.t()) if transposed else weight
-    inner = matrix.meta.shape[0]
-    flat = low.view(aten.view.default, {"self": x, "size": (prod(x.meta.shape[:-1]), inner)})
-    if isinstance(weight, Constant) and products.takes_product(low, flat, rows_first):
+    if isinstance(weight, Constant) and not transposed:
+        weight, transposed = _with_rows_first(low, node, weight), True
+    size = (prod(x.meta.shape[:-1]), x.meta.shape[-1])
+    flat = low.view(aten.view.default, {"self": x, "size": size})
+    if isinstance(weight, Constant) and products.takes_product(low, flat, weight):
         flat = low.contiguous(node, flat)
         residual, tail = _added_matrix(low, node)
         relu = only_user(passed_on(tail, RESHAPES), "relu.default")
         tail = relu or tail
-        out = products.product(low, node, flat, rows_first, bias, relu is not None, residual)
+        out = products.product(low, node, flat, weight, bias, relu is not None, residual)
         traced = Traced(node.name, out.buffer, out.meta.view(result.shape))
         settle(low, node, tail, traced)
         return traced
+    matrix = low.tensor(weight)
+    if transposed:
+        matrix = Traced(matrix.name, matrix.buffer, matrix.meta.t())
     out = low.new(node.name, (flat.meta.shape[0], matrix.meta.shape[1]), result.dtype)
     if bias is None:
         low.emit(node, "matmul", {"input": flat, "weight": matrix}, out)

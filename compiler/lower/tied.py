@@ -39,20 +39,22 @@ PRODUCTS = frozenset(
         "gru_cell.default",
         "rnn_tanh_cell.default",
         "rnn_relu_cell.default",
-        "t.default",
-        "transpose.int",
-        "permute.default",
     }
 )
-"""Operators whose weights may be packed, and those that only turn a weight around for one of them."""
+"""Operators whose weights may be packed."""
+
+TURNS = frozenset({"t.default", "transpose.int", "permute.default"})
+"""Operators that turn a weight around for one of them."""
 
 BLOCKS = (64, 48, 32, 16)
 """Rows that oneDNN puts together in one block of a weight."""
 
 
 def is_product(user: Node) -> bool:
-    """Whether an operator's weight may be packed."""
-    return op_name_or_none(user) in PRODUCTS
+    """Whether an operator's weight may be packed, or it shows a weight to such operators alone."""
+    name = op_name_or_none(user)
+    shows = name in TURNS or name == "slice.Tensor"
+    return name in PRODUCTS or (shows and all(map(is_product, user.users)))
 
 
 def is_looked_up(users: Sequence[Node]) -> bool:
