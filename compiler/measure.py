@@ -272,7 +272,7 @@ class Measurer:
         slower they are there beside reads."""
         numbers = {key: number for number, key in enumerate(dict.fromkeys(filter(None, keys)))}
         cases = [None if key is None else numbers[key] for key in keys]
-        request = sequence_request(program, cases, resident)
+        request = sequence_request(program, cases, {numbers[key] for key in alone}, resident)
         answer = self._ask(request, spin, f"program {program.name}")
         if "error" in answer:
             raise InternalError(f"program {program.name} cannot be run to be measured: {answer['error']}")

@@ -27,10 +27,9 @@ from occ.sequence_child import sequence_seconds
 COLD_NBYTES = 1 << 20
 """A weight larger than this comes from storage, not from a cache, when its step begins."""
 
-FEWEST_RUNS = 5
 MOST_RUNS = 40
 ENOUGH_SECONDS = 0.02
-"""A kernel is timed until it has run for so long in all, within these numbers of runs."""
+"""A kernel is timed until it has run for so long in all, or so often."""
 
 M_MMAP_THRESHOLD = -3
 
@@ -199,7 +198,7 @@ def measured(request: Answer, pool: Pool, memory: PeakMemory, scope: Mapping[str
 def _seconds(call: Callable[..., object], sets: list[list[Tensor]], operands: Operands) -> float:
     """The median of a few calls; of many, where they are short."""
     times: list[float] = []
-    while len(times) < FEWEST_RUNS or (sum(times) < ENOUGH_SECONDS and len(times) < MOST_RUNS):
+    while sum(times) < ENOUGH_SECONDS and len(times) < MOST_RUNS:
         operands.restore()
         values = sets[(len(times) + 1) % len(sets)]
         begin = perf_counter()

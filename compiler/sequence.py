@@ -4,17 +4,27 @@ A kernel by itself finds its operands in the caches; in a program it finds what 
 there. So steps are timed in a run of the program: weights come from memory that no cache holds, as streamed
 ones do, unless they are resident: then they stay where they are, and a small network finds them in the caches
 in every run. Everything else lies in one arena whose bytes are used again as soon as they are free.
+
+A network repeats its layers, and drafts of it differ in a few kinds of steps. So not the whole program is
+run: some steps of each case that is asked for, spread over the program, each behind those that come before.
+Only with resident weights all are run: what the caches hold of those depends on how many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from occ.codegen.steps import step_text
 from occ.ir import BufferKind, Program, Value
 from occ.units import ALIGNMENT, round_up
+
+SAMPLES = 5
+"""Steps of each case that are run."""
+
+LEAD = 2
+"""Steps that are run before each of them, so that the caches hold what they do in a whole run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +35,17 @@ class Layout:
     nbytes: int
 
 
-def sequence_request(program: Program, cases: Sequence[int | None], resident: bool = False) -> dict[str, Any]:
-    """What `occ.sequence_child` takes as JSON to run `program`, with weights that are `resident` or not;
-    `cases` has the number of every step's case, None for a step that is not run (a gather)."""
+def sequence_request(
+    program: Program, cases: Sequence[int | None], wanted: Collection[int], resident: bool = False
+) -> dict[str, Any]:
+    """What `occ.sequence_child` takes as JSON to time steps of the `wanted` cases where they stand in
+    `program`, with weights that are `resident` or not; `cases` has the number of every step's case, None for
+    a step that is not run (a gather)."""
     layout = reused_layout(program)
-    used = sorted({id for step in program.steps for id in (*step.reads, *step.writes)})
+    runnable = [index for index, case in enumerate(cases) if case is not None]
+    places = runnable if resident else sampled(cases, wanted)
+    chosen = [(cases[index], program.steps[index]) for index in places]
+    used = sorted({id for _, step in chosen for id in (*step.reads, *step.writes)})
     return {
         "resident": resident,
         "nbytes": layout.nbytes,
@@ -39,15 +55,27 @@ def sequence_request(program: Program, cases: Sequence[int | None], resident: bo
         ],
         "values": [[id, *_facts(program.values[id])] for id in used],
         "steps": [
-            [
-                case,
-                step_text(program.values, step, _name),
-                [*step.reads, *step.writes],
-            ]
-            for case, step in zip(cases, program.steps, strict=True)
-            if case is not None
+            [case, step_text(program.values, step, _name), [*step.reads, *step.writes]]
+            for case, step in chosen
         ],
     }
+
+
+def sampled(cases: Sequence[int | None], wanted: Collection[int]) -> list[int]:
+    """Which steps are run, in order: SAMPLES of each wanted case, the first and the last among them, and LEAD
+    before each."""
+    runnable = [(index, case) for index, case in enumerate(cases) if case is not None]
+    places: dict[int, list[int]] = {}
+    for place, (_, case) in enumerate(runnable):
+        if case in wanted:
+            places.setdefault(case, []).append(place)
+    chosen: set[int] = set()
+    for found in places.values():
+        count = min(SAMPLES, len(found))
+        for number in range(count):
+            place = found[number * (len(found) - 1) // max(count - 1, 1)]
+            chosen.update(range(max(0, place - LEAD), place + 1))
+    return [runnable[place][0] for place in sorted(chosen)]
 
 
 def reused_layout(program: Program) -> Layout:

@@ -1,4 +1,4 @@
-"""A run of a whole program in the measuring process, each step timed; `occ.sequence` makes the request."""
+"""Runs of a program in the measuring process, each step timed; `occ.sequence` makes the request."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ COLD_NBYTES = 4 * CACHES_NBYTES
 FEWEST_PASSES = 1
 MOST_PASSES = 9
 ENOUGH_SECONDS = 1.0
-"""A program is run until it has computed for so long in all, within these numbers of passes. Drafts are many,
-and what disturbs a pass of more than a second disturbs few of its steps."""
+"""The steps are run until they have computed for so long in all, within these numbers of passes. Drafts are
+many, and what disturbs a pass of more than a second disturbs few of its steps."""
 
 Pass = dict[int, float]
 """Seconds of every step, by its place in the program, or of a step of each case, by its number."""

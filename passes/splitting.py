@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 from occ.ir import BufferKind, Choices, Program, Ref, SplitAxis, Step
@@ -12,8 +14,9 @@ def split_for(program: Program, target_nbytes: int) -> tuple[tuple[int, str, int
     than `target_nbytes` bytes of a weight along the chosen axis, or as near to that as granules allow.
 
     Only steps with more than that are named. Only axes count that cut weights into contiguous rows; the one
-    that cuts most bytes is taken, of equal ones the first.
+    that cuts most bytes is taken, of equal ones the first. There are no more parts than grains.
     """
+    grains = _grains(program)
     found = []
     for index, step in enumerate(program.steps):
         axes = weight_axes(program, step)
@@ -21,18 +24,19 @@ def split_for(program: Program, target_nbytes: int) -> tuple[tuple[int, str, int
             continue
         axis = axes[0]
         nbytes = sliced_nbytes(program, step, axis)
-        granules = _granules(axis)
         if nbytes <= target_nbytes:
             continue
         granule_nbytes = -(-nbytes * min(axis.granule, axis.extent) // axis.extent)
-        parts = -(-granules // max(1, target_nbytes // granule_nbytes))
-        found.append((index, axis.name, parts))
+        parts = -(-_granules(axis) // max(1, target_nbytes // granule_nbytes))
+        most = _most_parts(program, grains, step, axis)
+        if most > 1:
+            found.append((index, axis.name, min(parts, most)))
     return tuple(found)
 
 
 def finer(program: Program, choices: Choices, step: int) -> Choices | None:
-    """The same choices with twice the parts of `step` of the unsplit program, at most one granule each; None
-    where it cannot be split (further).
+    """The same choices with twice the parts of `step` of the unsplit program, at least a granule and a grain
+    each; None where it cannot be split (further).
 
     A step that is whole so far is cut along the axis that cuts most weight bytes, if there is one. A gathered
     step is not split.
@@ -48,9 +52,10 @@ def finer(program: Program, choices: Choices, step: int) -> Choices | None:
         axis, parts = axes[0], 1
     else:
         return None
-    if parts >= _granules(axis):
+    most = _most_parts(program, _grains(program), program.steps[step], axis)
+    if parts >= most:
         return None
-    parts_of[step] = (axis.name, min(2 * parts, _granules(axis)))
+    parts_of[step] = (axis.name, min(2 * parts, most))
     splits = tuple((index, *parts_of[index]) for index in sorted(parts_of))
     return replace(choices, splits=splits)
 
@@ -66,8 +71,13 @@ def weight_axes(program: Program, step: Step) -> tuple[SplitAxis, ...]:
 def sliced_nbytes(program: Program, step: Step, axis: SplitAxis) -> int:
     """Bytes of the step's weights that the axis cuts into contiguous rows; those read by row from the file
     do not count."""
+    return sum(_sliced(program, step, axis).values())
+
+
+def _sliced(program: Program, step: Step, axis: SplitAxis) -> dict[int, int]:
+    """Bytes that the axis cuts into contiguous rows, by weight buffer."""
     operands = dict(step.args)
-    nbytes = 0
+    found: dict[int, int] = {}
     for name, dim in axis.operands:
         operand = operands.get(name)
         if not isinstance(operand, Ref) or operand.value in step.stored:
@@ -76,8 +86,18 @@ def sliced_nbytes(program: Program, step: Step, axis: SplitAxis) -> int:
         outermost = value.strides[dim] == max(value.strides)
         if program.buffers[value.buffer].kind is BufferKind.WEIGHT and outermost:
             first, last = value.extent
-            nbytes += last - first
-    return nbytes
+            found[value.buffer] = found.get(value.buffer, 0) + last - first
+    return found
+
+
+def _grains(program: Program) -> Mapping[int, int]:
+    """Grains by weight buffer."""
+    return Counter(grain.weight for grain in program.grains)
+
+
+def _most_parts(program: Program, grains: Mapping[int, int], step: Step, axis: SplitAxis) -> int:
+    """Parts beyond which none reads fewer grains: one for each granule, or for each grain."""
+    return min(_granules(axis), max(grains[weight] for weight in _sliced(program, step, axis)))
 
 
 def _granules(axis: SplitAxis) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -25,7 +26,7 @@ from occ.measure import WORKSPACE_GRAIN, Measurer, Pace, case_of, measure, pace_
 from occ.measure_child import SCOPE, Operands
 from occ.numbers import CACHES_NBYTES, Pool
 from occ.reading import Sample
-from occ.sequence import reused_layout, sequence_request
+from occ.sequence import SAMPLES, reused_layout, sampled, sequence_request
 from occ.sequence_child import FEWEST_PASSES, sequence_seconds
 from occ.sequence_child import Memory as SequenceMemory
 from occ.target import Target, cached_kernels
@@ -285,7 +286,7 @@ def test_memory_is_used_again_when_it_is_free() -> None:
 
 
 def sequence(program: Program, cases: list[int | None]) -> dict[int, float]:
-    request = json.loads(json.dumps(sequence_request(program, cases)))
+    request = json.loads(json.dumps(sequence_request(program, cases, set(cases) - {None})))
     return sequence_seconds(request, Pool(), SCOPE)[0]
 
 
@@ -302,7 +303,7 @@ def test_a_program_is_run_in_its_order_with_what_its_steps_compute() -> None:
         step("mul", b, self=Ref(a), other=Ref(weight)),
     )
     scope = {**SCOPE, "seen": lambda x: seen.append(float(x.mean())) or x}
-    request = json.loads(json.dumps(sequence_request(program, [0, 1, 2, 3, 2])))
+    request = json.loads(json.dumps(sequence_request(program, [0, 1, 2, 3, 2], range(4))))
     seconds, beside = sequence_seconds(request, Pool(), scope)
     assert not beside
     assert set(seconds) == {0, 1, 2, 3}
@@ -311,13 +312,27 @@ def test_a_program_is_run_in_its_order_with_what_its_steps_compute() -> None:
     assert set(seen) == {25.0}
 
 
+def test_steps_of_a_case_are_spread_over_the_program_and_have_others_before_them() -> None:
+    cases = [None, 0, *[1, 2] * 50, None, 3, 4]
+    places = sampled(cases, {1, 4})
+    assert places == sorted(set(places))
+    chosen = Counter(cases[place] for place in places)
+    assert chosen[None] == 0
+    assert chosen[4] == 1
+    assert SAMPLES <= chosen[1] <= 3 * SAMPLES
+    assert {place for place in places if cases[place] == 1} >= {2, 100}
+    assert {101, 103, 104} <= set(places)
+    assert sampled(cases, range(5))[:3] == [1, 2, 3]
+    assert sampled(cases, set()) == []
+
+
 def test_resident_weights_stay_where_they_are_and_others_move_on() -> None:
     memory = Memory()
     weight = memory.value(memory.buffer(2 * MB, BufferKind.WEIGHT), 512, 1024)
     x, out = memory.value(memory.buffer(4096), 1024), memory.value(memory.buffer(2048), 512)
     program = memory.program(step("mv", out, self=Ref(weight), vec=Ref(x)))
     for resident in (True, False):
-        run = SequenceMemory(json.loads(json.dumps(sequence_request(program, [0], resident))), Pool())
+        run = SequenceMemory(json.loads(json.dumps(sequence_request(program, [0], [0], resident))), Pool())
         places = [run.tensors()[weight].data_ptr() for _ in range(5)]
         assert len(set(places)) == (1 if resident else 5)
 
@@ -361,7 +376,7 @@ def test_steps_are_also_timed_beside_reads() -> None:
         step("fallback", out, op=Symbol("delayed"), self=Ref(x), results=None),
     )
     scope = {**SCOPE, "delayed": lambda x: sleep(sum(slow)) or x}
-    request = json.loads(json.dumps(sequence_request(program, [0, 1])))
+    request = json.loads(json.dumps(sequence_request(program, [0, 1], [0, 1])))
     sample = SlowReads(slow)
     alone, beside = sequence_seconds(request, Pool(), scope, cast("Sample", sample))
     assert set(alone) == set(beside) == {0, 1}
@@ -391,7 +406,7 @@ def test_weights_are_somewhere_else_at_every_pass() -> None:
     weight = memory.value(memory.buffer(8 * MB, BufferKind.WEIGHT), 2 * MB)
     out = memory.value(memory.buffer(8 * MB), 2 * MB)
     program = memory.program(step("exp", out, self=Ref(weight)))
-    lies = SequenceMemory(json.loads(json.dumps(sequence_request(program, [0]))), Pool())
+    lies = SequenceMemory(json.loads(json.dumps(sequence_request(program, [0], [0]))), Pool())
     places = [lies.tensors()[weight].data_ptr() for _ in range(16)]
     assert len(set(places)) == 16
     assert max(places) - min(places) >= CACHES_NBYTES

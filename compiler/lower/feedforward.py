@@ -2,10 +2,10 @@
 
     w2 @ f(w1 @ x)  =  sum over i of  w2[:, i] @ f(w1[i] @ x),    f element-wise, i a range of features
 
-where several products may meet in f, as in f(a, b) = silu(a) * b. Each piece of w1 is read, used and forgotten
-together with its piece of w2, whose product adds onto the sum in place. So one piece of the wide tensor is live
-at a time, and products over long rows, for which oneDNN wants accumulators of its own, become several over short
-ones. Sums of 16-bit types would be rounded once for each piece; they are left alone.
+where several products may meet in f, as in f(a, b) = silu(a) * b. Each piece of w1 is read, used and
+forgotten together with its piece of w2, whose product adds onto the sum in place. So one piece of the wide
+tensor is live at a time, and products over long rows, for which oneDNN wants accumulators of its own, become
+several over short ones. Sums of 16-bit types would be rounded once for each piece; they are left alone.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ MATRIX: Mapping[str, tuple[int, int, int | None]] = {
     "mm.default": (1, 1, None),
     "addmm.default": (2, 1, 0),
 }
-"""Operators that multiply rows by a matrix: the matrix's place among the arguments, right behind the rows; its
-dimension of output features; the place of the bias."""
+"""Operators that multiply rows by a matrix: the matrix's place among the arguments, right behind the rows;
+its dimension of output features; the place of the bias."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +247,7 @@ def _piece_between(pen: _Pen, node: Node, made: Mapping[Node, Node], width: int)
     return pen.write(node, node.target, args, kwargs)
 
 
-def _second_piece(
-    pen: _Pen, product: _Product, rows: Node, bias: Node | None, first: int, last: int
-) -> Node:
+def _second_piece(pen: _Pen, product: _Product, rows: Node, bias: Node | None, first: int, last: int) -> Node:
     """What features [first, last) of the wide tensor, `rows`, give to a product's result."""
     args = list(product.node.args)
     args[product.matrix_at - 1] = rows

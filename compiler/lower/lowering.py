@@ -214,7 +214,9 @@ class Lowering:
         }
         with torch.no_grad():
             result = node.target(*args, **kwargs)  # type: ignore[operator]
-        name = _name_of_view(constants[0], node) if len(constants) == 1 and is_view(node.target) else node.name
+        name = (
+            _name_of_view(constants[0], node) if len(constants) == 1 and is_view(node.target) else node.name
+        )
         self._folded[key] = _map_tensors(result, lambda t: Constant(name, t))
         return self._folded[key]
 

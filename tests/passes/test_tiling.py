@@ -144,3 +144,13 @@ def test_finer_doubles_parts_up_to_one_granule_each() -> None:
     assert seen == [((0, "rows", 2),), ((0, "rows", 4),), ((0, "rows", 8),)]
     assert finer(program, Choices(), 1) is None
     assert finer(program, Choices(gathers=(0,)), 0) is None
+
+
+def test_no_part_is_smaller_than_a_grain() -> None:
+    """An element-wise step runs along the elements of a table of 16 grains, a page each."""
+    axis = SplitAxis("rows", extent=16 * PAGE, granule=1, operands=(("w0", 0),), outputs=())
+    program = weight_program([16 * PAGE], [[0]], splits={0: axis})
+    assert len(program.grains) == 16
+    assert split_for(program, PAGE // 4) == ((0, "rows", 16),)
+    assert finer(program, Choices(splits=((0, "rows", 8),)), 0) == Choices(splits=((0, "rows", 16),))
+    assert finer(program, Choices(splits=((0, "rows", 16),)), 0) is None
