@@ -1,4 +1,7 @@
-"""Scaled dot-product attention, as one step of torch's kernel or of our own."""
+"""Scaled dot-product attention, as one step of torch's kernel or of our own.
+
+Heads of keys that a model repeats for groups of heads of queries are not repeated: both kernels share them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from torch.fx import Node
 
 from occ.codegen.native.attention import DTYPES, MASKS
 from occ.lower.draft import Traced, dtype_name
-from occ.lower.lowering import Lowering, Rule, meta_like_contiguous
+from occ.lower.following import RESHAPES
+from occ.lower.lowering import DROPPED, Lowering, Rule, meta_like_contiguous, op_name_or_none
 
 aten = torch.ops.aten
 
@@ -32,6 +36,12 @@ class Attention:
     scale: float | None
 
     @property
+    def shares_heads(self) -> bool:
+        """Whether several heads of queries see the same keys and values."""
+        heads = {tensor.meta.shape[1] for tensor in (self.key, self.value)}
+        return len(heads) == 1 and max(heads) < self.query.meta.shape[1]
+
+    @property
     def is_native(self) -> bool:
         """Whether the kernel in C takes it."""
         tensors = (self.query, self.key, self.value)
@@ -46,11 +56,11 @@ class Attention:
 
 def attention(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
     """Torch's kernel, for some heads at a time."""
-    found = _attention(low, operands)
+    found = _attention(low, node, operands)
     if found is None:
         return low.fallback(node, operands)
     shape = _four(node.meta["val"].shape)
-    grouped = bool(operands.get("enable_gqa", False))
+    grouped = bool(operands.get("enable_gqa", False)) or found.shares_heads
     group = shape[1] // found.key.meta.shape[1] if grouped else 1
     head_nbytes = shape[0] * shape[2] * shape[3] * node.meta["val"].element_size()
     at_once = max(1, RESULT_TARGET // max(head_nbytes, 1)) // group * group or group
@@ -60,7 +70,7 @@ def attention(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
 
 def native_attention(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
     """The kernel in C, which allocates nothing."""
-    found = _attention(low, operands)
+    found = _attention(low, node, operands)
     if found is None or not found.is_native:
         return low.plainly(node, operands)
     return emit_native(low, node, found)
@@ -80,8 +90,9 @@ def as_four(low: Lowering, operand: Any) -> Traced:
     return traced
 
 
-def _attention(low: Lowering, operands: dict[str, Any]) -> Attention | None:
+def _attention(low: Lowering, node: Node, operands: dict[str, Any]) -> Attention | None:
     """The operands of one node; None where it drops weights or has more dimensions."""
+    operands = {**operands, **_unrepeated(low, node)}
     tensors = [low.tensor(operands[name]) for name in ("query", "key", "value")]
     if operands.get("dropout_p", 0.0) or any(t.meta.dim() > 4 for t in tensors):
         return None
@@ -95,6 +106,36 @@ def _attention(low: Lowering, operands: dict[str, Any]) -> Attention | None:
         bool(operands.get("is_causal", False)),
         operands.get("scale"),
     )
+
+
+def _unrepeated(low: Lowering, node: Node) -> dict[str, Any]:
+    """Key and value of a node as they were before their heads were repeated for groups of heads of the query,
+    where both were: the kernels let them share."""
+    sources = {
+        name: _before_repetition(arg) for name, arg in zip(("key", "value"), node.args[1:], strict=False)
+    }
+    return {} if None in sources.values() else {name: low.results[node] for name, node in sources.items()}
+
+
+def _before_repetition(repeated: Any) -> Node | None:
+    """x [batch, heads, rows, size] where a node is x with each head several times, one after another: given a
+    dimension behind the heads, expanded, and reshaped."""
+    if not isinstance(repeated, Node) or op_name_or_none(repeated) not in RESHAPES:
+        return None
+    expanded: Any = repeated.args[0]
+    while op_name_or_none(expanded) in DROPPED:
+        expanded = expanded.args[0]
+    if op_name_or_none(expanded) != "expand.default":
+        return None
+    widened: Any = expanded.args[0]
+    if op_name_or_none(widened) != "unsqueeze.default" or widened.args[1] not in (2, -3):
+        return None
+    source: Node = widened.args[0]
+    shape, times = tuple(source.meta["val"].shape), expanded.meta["val"].shape[2]
+    if len(shape) != 4 or tuple(expanded.meta["val"].shape) != (*shape[:2], times, *shape[2:]):
+        return None
+    reshaped = (shape[0], shape[1] * times, *shape[2:])
+    return source if tuple(repeated.meta["val"].shape) == reshaped else None
 
 
 def _operands(found: Attention) -> dict[str, Any]:

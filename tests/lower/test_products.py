@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.lower.comparing import Apply, check, check_all, fallbacks, kernels_of
+from occ.capture import capture
+from occ.ir import BufferKind
+from occ.lower import lower
+from tests.lower.comparing import NATIVE, Apply, check, check_all, fallbacks, kernels_of
 
 Function = Callable[..., Any]
 
@@ -173,6 +176,14 @@ SQUARE = (numbers(2, 4, 7, 8).sin(), *HEADS[1:])
 MASK = numbers(2, 1, 6, 7)
 sdpa = F.scaled_dot_product_attention
 
+
+def repeated(heads: Tensor, times: int) -> Tensor:
+    """Each head several times, as Hugging Face's models write it."""
+    batch, count, rows, size = heads.shape
+    expanded = heads[:, :, None].expand(batch, count, times, rows, size)
+    return expanded.reshape(batch, count * times, rows, size)
+
+
 ATTENTION: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "plain": (sdpa, HEADS),
     "scaled": (lambda q, k, v: sdpa(q, k, v, scale=0.2), HEADS),
@@ -203,6 +214,18 @@ ATTENTION: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
         lambda q, k, v, m: sdpa(q, k, v, m, enable_gqa=True),
         (HEADS[0], *(t[:, 1:2].contiguous() for t in HEADS[1:]), MASK),
     ),
+    "repeated heads": (
+        lambda q, k, v, m: sdpa(q, repeated(k.cos(), 2), repeated(v.sin(), 2), m),
+        (HEADS[0], *(t[:, :2].contiguous() for t in HEADS[1:]), MASK),
+    ),
+    "one repeated head": (
+        lambda q, k, v: sdpa(q, repeated(k.cos(), 4), repeated(v.sin(), 4)),
+        (HEADS[0], *(t[:, :1].contiguous() for t in HEADS[1:])),
+    ),
+    "repeated keys, values of each head": (
+        lambda q, k, v: sdpa(q, repeated(k.cos(), 2), v),
+        (HEADS[0], HEADS[1][:, :2].contiguous(), HEADS[2]),
+    ),
     "heads from one projection": (
         lambda x: sdpa(*x.view(2, 6, 3, 4, 8).permute(2, 0, 3, 1, 4).unbind(0)).transpose(1, 2).flatten(2),
         (numbers(2, 6, 96),),
@@ -220,6 +243,17 @@ ATTENTION: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
 
 def test_attention() -> None:
     check_all(ATTENTION)
+
+
+@pytest.mark.parametrize("native", NATIVE)
+def test_repeated_heads_are_shared(native: bool) -> None:
+    inputs = (HEADS[0], *(t[:, :2].contiguous() for t in HEADS[1:]))
+    captured = capture(
+        Apply(lambda q, k, v: sdpa(q, repeated(k.cos(), 2), repeated(v.sin(), 2))), (inputs, {})
+    )
+    program = lower(captured, "test", pack=False, native=native).program
+    largest = max(b.nbytes for b in program.buffers if b.kind is BufferKind.ACTIVATION)
+    assert largest < 2 * inputs[1].nbytes
 
 
 def test_attention_of_many_heads_goes_in_groups() -> None:
