@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from occ.ir import BufferKind
 from occ.lower.transposed import axis_phases
-from tests.lower.comparing import Apply, check, check_all, fallbacks, kernels_of
+from tests.lower.comparing import PACKED, Apply, check, check_all, checked, fallbacks, kernels_of
 
 
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
@@ -174,6 +174,12 @@ def test_other_types(dtype: torch.dtype) -> None:
 
 def test_complex_convolution() -> None:
     check(nn.Conv2d(2, 3, 3, dtype=torch.complex64), torch.randn(1, 2, 5, 5, dtype=torch.complex64))
+
+
+def test_strided_convolution_over_a_line_is_cut_into_few_channels() -> None:
+    program = checked(seeded(lambda: nn.Conv1d(32, 256, 5, 3)), torch.randn(1, 32, 90))[0].program
+    count = 2 if len(PACKED) > 1 else 1
+    assert kernels_of(program)["convolution"] == count
 
 
 def test_channels_last_input() -> None:
