@@ -42,9 +42,8 @@ def sequence_request(
     `program`, with weights that are `resident` or not; `cases` has the number of every step's case, None for
     a step that is not run (a gather)."""
     layout = reused_layout(program)
-    runnable = [index for index, case in enumerate(cases) if case is not None]
-    places = runnable if resident else sampled(cases, wanted)
-    chosen = [(cases[index], program.steps[index]) for index in places]
+    every = (index for index, case in enumerate(cases) if case is not None)
+    chosen = [(cases[i], program.steps[i]) for i in (every if resident else sampled(cases, wanted))]
     used = sorted({id for _, step in chosen for id in (*step.reads, *step.writes)})
     return {
         "resident": resident,

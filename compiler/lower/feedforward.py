@@ -18,7 +18,7 @@ import torch
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
-from occ.lower.following import RESHAPES, only_user, passed_on
+from occ.lower.following import RESHAPES, added_next, passed_on
 from occ.lower.lowering import DROPPED, op_name_or_none
 from occ.lower.products import FEW_ROWS, piece_rows
 from occ.lower.tied import TURNS
@@ -170,9 +170,10 @@ def _cut(graph: Graph, layer: _FeedForward) -> None:
     if len(pieces) == 1:
         return
     end = passed_on(layer.second.node, RESHAPES)
-    addition = only_user(end, "add.Tensor")
-    total = None if addition is None else _added(addition, end)
-    end = addition if addition is not None and total is not None else end
+    total = None
+    added = added_next(end)
+    if added is not None and _are_alike(added[1], end):
+        end, total = added
     pen = _Pen(graph, end)
     for first, last in pieces:
         made = {product.node: _first_piece(pen, product, first, last) for product in layer.first}
@@ -190,7 +191,7 @@ def _cut(graph: Graph, layer: _FeedForward) -> None:
 
 def _erase(graph: Graph, layer: _FeedForward, end: Node) -> None:
     """Take a layer out of the graph, with all from its last product to `end`."""
-    gone = {end, layer.second.node, *layer.between, *(product.node for product in layer.first)}
+    gone = {end, *layer.between, *(product.node for product in layer.first)}
     node = layer.second.node
     while node is not end:
         gone.add(node)
@@ -199,13 +200,10 @@ def _erase(graph: Graph, layer: _FeedForward, end: Node) -> None:
         graph.erase_node(node)
 
 
-def _added(addition: Node, product: Node) -> Node | None:
-    """What an addition adds to a product, where that is a tensor like it."""
-    others = [arg for arg in addition.args if arg is not product]
-    if addition.kwargs or len(others) != 1 or not isinstance(others[0], Node):
-        return None
-    one, other = product.meta["val"], others[0].meta["val"]
-    return others[0] if other.shape == one.shape and other.dtype is one.dtype else None
+def _are_alike(one: Node, other: Node) -> bool:
+    """Whether two tensors have the same shape and type."""
+    first, second = one.meta["val"], other.meta["val"]
+    return bool(first.shape == second.shape and first.dtype is second.dtype)
 
 
 @dataclass(frozen=True, slots=True)

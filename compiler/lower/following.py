@@ -39,6 +39,15 @@ def first_result(node: Node) -> Node:
     return next((u for u in node.users if u.args[1] == 0), node)
 
 
+def added_next(node: Node) -> tuple[Node, Node] | None:
+    """The addition that is all that uses a node, and the other node that it adds."""
+    add = only_user(node, "add.Tensor")
+    if add is None or add.kwargs.get("alpha", 1) != 1:
+        return None
+    others = [arg for arg in add.args if arg is not node]
+    return (add, others[0]) if len(others) == 1 and isinstance(others[0], Node) else None
+
+
 def following_addition(
     low: Lowering,
     tail: Node,
@@ -47,13 +56,11 @@ def following_addition(
     layout: Callable[[Sequence[int]], tuple[int, ...]],
 ) -> tuple[Traced | None, Node]:
     """The tensor that the next step adds, if it exists already in the result's layout."""
-    add = only_user(tail, "add.Tensor")
-    if add is None or add.kwargs.get("alpha", 1) != 1 or len(add.args) != 2:
+    found = added_next(tail)
+    if found is None:
         return None, tail
-    others = [a for a in add.args if a is not tail]
-    if len(others) != 1 or not isinstance(others[0], Node):
-        return None, tail
-    other = low.results.get(others[0])
+    add, source = found
+    other = low.results.get(source)
     if (
         not isinstance(other, Traced)
         or tuple(other.meta.shape) != tuple(shape)

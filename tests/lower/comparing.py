@@ -67,8 +67,10 @@ def check_all(cases: Mapping[str, tuple[nn.Module | Callable[..., Any], tuple[An
     return check(Several(modules), [inputs for _, inputs in cases.values()])
 
 
-def lowered(module: nn.Module, *inputs: Any, pack: bool = False, **keywords: Any) -> Lowered:
-    return lower(capture(module, (inputs, keywords)), "test", pack=pack)
+def lowered(
+    module: nn.Module, *inputs: Any, pack: bool = False, native: bool = False, **keywords: Any
+) -> Lowered:
+    return lower(capture(module, (inputs, keywords)), "test", pack=pack, native=native)
 
 
 def check(module: nn.Module | Callable[..., Any], *inputs: Any, runs: int = 2, **keywords: Any) -> Program:

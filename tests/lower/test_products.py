@@ -10,10 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from occ.capture import capture
 from occ.ir import BufferKind
-from occ.lower import lower
-from tests.lower.comparing import NATIVE, Apply, check, check_all, fallbacks, kernels_of
+from tests.lower.comparing import NATIVE, Apply, check, check_all, fallbacks, kernels_of, lowered
 
 Function = Callable[..., Any]
 
@@ -248,10 +246,8 @@ def test_attention() -> None:
 @pytest.mark.parametrize("native", NATIVE)
 def test_repeated_heads_are_shared(native: bool) -> None:
     inputs = (HEADS[0], *(t[:, :2].contiguous() for t in HEADS[1:]))
-    captured = capture(
-        Apply(lambda q, k, v: sdpa(q, repeated(k.cos(), 2), repeated(v.sin(), 2))), (inputs, {})
-    )
-    program = lower(captured, "test", pack=False, native=native).program
+    module = Apply(lambda q, k, v: sdpa(q, repeated(k.cos(), 2), repeated(v.sin(), 2)))
+    program = lowered(module, *inputs, native=native).program
     largest = max(b.nbytes for b in program.buffers if b.kind is BufferKind.ACTIVATION)
     assert largest < 2 * inputs[1].nbytes
 
