@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from compiled import EXAMPLES, HERE, Compiled, drop_from_page_cache, environment
@@ -30,10 +31,10 @@ From the beginning of loading the weights to the first outputs, everything impor
 page cache; batch 1, medians, each start in a fresh process, by turns. Eager: the network built on the meta
 device, its tensors from a safetensors file, mapped (`load_file`) or read whole, under either of OpenMP's wait
 policies; the fastest of these. A virtual machine hands freed memory back to its host, and to get it again can
-take longer than to read a file into it; so that all find memory at hand, twice the weights' bytes are taken
-and freed right before each start. Each further cell: a program at that share of demand (at its smallest
-feasible budget where that is larger, marked *): time; share of eager's. How to repeat it:
-[benchmarks.md](benchmarks.md)."""
+take longer than to read a file into it; so that all find memory at hand, right before each start twice the
+weights' bytes are taken in small pages and as many in huge ones, and freed. Each further cell: a program at
+that share of demand (at its smallest feasible budget where that is larger, marked *): time; share of eager's.
+How to repeat it: [benchmarks.md](benchmarks.md)."""
 
 
 def export(name: str, folder: Path) -> Path:
@@ -47,10 +48,16 @@ def export(name: str, folder: Path) -> Path:
 
 
 def bring_back_memory(nbytes: int) -> None:
-    """Take and free `nbytes` bytes, so that the system has as much that its host need not give it first."""
-    with mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        for page in range(0, nbytes, mmap.PAGESIZE):
-            memory[page] = 1
+    """Take `nbytes` bytes in small pages and as many in huge ones, and free all of them: the system then has
+    as much of either kind that its host need not give it first."""
+    with ExitStack() as taken:
+        for advice in (mmap.MADV_NOHUGEPAGE, mmap.MADV_HUGEPAGE):
+            memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            taken.enter_context(memory)
+            with suppress(OSError):  # of a kernel built without huge pages
+                memory.madvise(advice)
+            for page in range(0, nbytes, mmap.PAGESIZE):
+                memory[page] = 1
 
 
 def seconds_of(
