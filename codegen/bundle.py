@@ -12,7 +12,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import BinaryIO
@@ -21,17 +21,18 @@ from occ.codegen.checksums import Checksums, checksums, compare
 from occ.codegen.emit import emit, emit_native, emit_triton
 from occ.codegen.manifest import manifest_json
 from occ.codegen.native.compiler import build
-from occ.codegen.weights import Advance, WeightBytes, write_weights
+from occ.codegen.pagewriter import PageWriter
+from occ.codegen.weights import Advance, WeightBytes, WeightPart
 from occ.errors import ArtifactError, InternalError, UsageError
 from occ.ir import Plan, Program
 from occ.runtime_stub.integrity import MANIFEST, MANIFEST_DIGEST, DamageError, check_archive, read_member
 from occ.runtime_stub.native import MEMBER as NATIVE_LIBRARY
+from occ.runtime_stub.storage import WeightFile
 from occ.serialize import plan_from_json, plan_to_json, program_from_json, program_to_json
 
 RUNTIME = "runtime_stub"
 NATIVE_SOURCE = "native.c"
 TRITON_SOURCE = "triton_kernels.py"
-_COPY_NBYTES = 64 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -50,9 +51,11 @@ def write_artifact(
     be written, and where native kernels cannot be compiled.
     """
     native = native_members(plan)
+    part = WeightPart(plan.program, weights)
     with _replacing(Path(path)) as file:
-        write_weights(file, plan.program, weights, advance)
-        _append_archive(file, plan, source, native)
+        with _pages_of(file, plan.program.file_nbytes) as pages:
+            [sums] = checksums(part.read, [plan], pages.write, advance)
+        _append_archive(file, plan, source, native, sums)
 
 
 def replan_artifact(
@@ -78,11 +81,14 @@ def replan_artifact(
     if plan.program.grains != source.grains or plan.program.file_nbytes != source.file_nbytes:
         raise InternalError(f"the new plan expects other weights in the file than {old_path} has")
     native = native_members(plan)
-    recorded = Checksums(tuple(manifest["tile_crcs"]), tuple(manifest["state_crcs"]), page_crcs)
-    with _replacing(Path(new_path)) as file, open(old_path, "rb") as weights:
-        _copy(weights, file, source.file_nbytes, advance)
-        compare(old_path, old_plan, checksums(file.fileno(), old_plan), recorded)
-        _append_archive(file, plan, source, native)
+    with _replacing(Path(new_path)) as file:
+        with _pages_of(file, source.file_nbytes) as pages, closing(WeightFile(old_path)) as weights:
+            try:
+                found, sums = checksums(weights.read_pages, [old_plan, plan], pages.write, advance)
+            except DamageError as error:
+                raise ArtifactError(str(error)) from error
+        compare(old_path, old_plan, found, Checksums.recorded(manifest, page_crcs))
+        _append_archive(file, plan, source, native, sums)
 
 
 def native_members(plan: Plan) -> dict[str, bytes]:
@@ -111,9 +117,15 @@ def runtime_members() -> dict[str, bytes]:
     return {"__main__.py": files["integrity.py"], **members}
 
 
-def _append_archive(file: BinaryIO, plan: Plan, source: Program, native: dict[str, bytes]) -> None:
-    file.flush()
-    sums = checksums(file.fileno(), plan)
+def _pages_of(file: BinaryIO, nbytes: int) -> PageWriter:
+    """A writer of the first `nbytes` bytes of a file, which has them from now on."""
+    os.ftruncate(file.fileno(), nbytes)
+    return PageWriter(file.fileno())
+
+
+def _append_archive(
+    file: BinaryIO, plan: Plan, source: Program, native: dict[str, bytes], sums: Checksums
+) -> None:
     runtime = runtime_members()
     members = {
         "__main__.py": runtime.pop("__main__.py"),
@@ -173,21 +185,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _copy(source: BinaryIO, target: BinaryIO, nbytes: int, advance: Advance) -> None:
-    """Copy the first `nbytes` bytes inside the kernel, sharing blocks where the file system can."""
-    done = 0
-    while done < nbytes:
-        count = min(_COPY_NBYTES, nbytes - done)
-        try:
-            copied = os.copy_file_range(source.fileno(), target.fileno(), count, done, done)
-        except OSError:  # between file systems, or on one without it
-            os.lseek(target.fileno(), done, os.SEEK_SET)
-            copied = os.sendfile(target.fileno(), source.fileno(), done, count)
-        if copied == 0:
-            raise ArtifactError(
-                f"{source.name} ends at byte {done}, before the end of its weights at {nbytes}"
-            )
-        done += copied
-        advance(copied)

@@ -53,6 +53,7 @@ def manifest_json(plan: Plan, sums: Checksums, members: dict[str, str]) -> bytes
         **manifest_of(plan),
         "tile_crcs": list(sums.tiles),
         "state_crcs": list(sums.states),
+        "rest_crc": sums.rest,
         "members": members,
     }
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]

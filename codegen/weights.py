@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 
 from occ.errors import InternalError
 from occ.ir import Program
@@ -12,51 +12,62 @@ WeightBytes = Callable[[int], memoryview]
 """The bytes of a weight buffer, or of a state with an initial value, by buffer id."""
 
 Advance = Callable[[int], None]
-"""Called with so many bytes more that were written."""
+"""Called with so many bytes more that were done."""
 
-_ZEROS = memoryview(bytes(1 << 16))
+Read = Callable[[memoryview, int], None]
+"""Fills memory with the bytes of a weight part from an offset on."""
 
 
-def weight_pieces(program: Program, weights: WeightBytes) -> Iterator[memoryview]:
-    """The weight part in file order, `program.file_nbytes` bytes in all; gaps are zeros.
+class WeightPart:
+    """The weight part of a program whose weights are in memory: `program.file_nbytes` bytes; gaps are zeros.
 
-    Nothing is copied. Raises InternalError where two pieces overlap or a weight has another size than its
-    buffer.
+    Raises InternalError where two pieces overlap, or reach beyond the end.
     """
-    spans = [(grain.file_offset, grain.weight, grain.first, grain.nbytes) for grain in program.grains]
-    spans += [
-        (state.file_offset, state.buffer, 0, program.buffers[state.buffer].nbytes)
-        for state in program.states
-        if state.file_offset is not None
-    ]
-    position = 0
-    for file_offset, buffer, first, nbytes in sorted(span for span in spans if span[3]):
-        if file_offset < position:
-            name = program.buffers[buffer].name
-            raise InternalError(f"{name!r} begins at byte {file_offset} of the file, before byte {position}")
-        yield from _zeros(file_offset - position)
-        data = weights(buffer).cast("B")
-        if data.nbytes < first + nbytes:
-            raise InternalError(
-                f"weight {program.buffers[buffer].name!r} has {data.nbytes} bytes, not {first + nbytes}"
-            )
-        yield data[first : first + nbytes]
-        position = file_offset + nbytes
-    if position > program.file_nbytes:
-        raise InternalError(f"the weights take {position} bytes, not {program.file_nbytes}")
-    yield from _zeros(program.file_nbytes - position)
+
+    def __init__(self, program: Program, weights: WeightBytes) -> None:
+        self._program = program
+        self._weights = weights
+        spans = [(grain.file_offset, grain.weight, grain.first, grain.nbytes) for grain in program.grains]
+        spans += [
+            (state.file_offset, state.buffer, 0, program.buffers[state.buffer].nbytes)
+            for state in program.states
+            if state.file_offset is not None
+        ]
+        self._pieces = sorted(span for span in spans if span[3])
+        self._begins = [file_offset for file_offset, _, _, _ in self._pieces]
+        position = 0
+        for file_offset, buffer, _, nbytes in self._pieces:
+            if file_offset < position:
+                name = program.buffers[buffer].name
+                raise InternalError(
+                    f"{name!r} begins at byte {file_offset} of the file, before byte {position}"
+                )
+            position = file_offset + nbytes
+        if position > program.file_nbytes:
+            raise InternalError(f"the weights take {position} bytes, not {program.file_nbytes}")
+
+    def read(self, into: memoryview, offset: int) -> None:
+        """Fill `into` from `offset` on. Raises InternalError for a weight that has another size than its
+        buffer."""
+        end = offset + len(into)
+        position = offset
+        start = max(0, bisect_right(self._begins, offset) - 1)
+        for file_offset, buffer, first, nbytes in self._pieces[start : bisect_left(self._begins, end)]:
+            begin, until = max(file_offset, offset), min(file_offset + nbytes, end)
+            if begin >= until:
+                continue
+            data = self._weights(buffer).cast("B")
+            if data.nbytes < first + nbytes:
+                raise InternalError(
+                    f"weight {self._program.buffers[buffer].name!r} has {data.nbytes} bytes,"
+                    f" not {first + nbytes}"
+                )
+            _clear(into[position - offset : begin - offset])
+            piece = data[first : first + nbytes]
+            into[begin - offset : until - offset] = piece[begin - file_offset : until - file_offset]
+            position = until
+        _clear(into[position - offset :])
 
 
-def write_weights(
-    file: BinaryIO, program: Program, weights: WeightBytes, advance: Advance = lambda nbytes: None
-) -> None:
-    """Write the weight part to `file`, at its current position; `advance` gets the bytes of every piece."""
-    for piece in weight_pieces(program, weights):
-        file.write(piece)
-        advance(piece.nbytes)
-
-
-def _zeros(nbytes: int) -> Iterator[memoryview]:
-    while nbytes > 0:
-        yield _ZEROS[:nbytes]
-        nbytes -= len(_ZEROS[:nbytes])
+def _clear(memory: memoryview) -> None:
+    memory[:] = bytes(len(memory))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from occ.ir import Plan, Program
 from occ.runtime_stub.integrity import DamageError, check_archive, read_member
 from occ.runtime_stub.jobs import table_pages
 from occ.runtime_stub.native import MEMBER as NATIVE_LIBRARY
+from occ.runtime_stub.storage import WeightFile
 from occ.serialize import plan_from_json, program_from_json
 
 _NATIVE = (NATIVE_SOURCE, NATIVE_LIBRARY)
@@ -40,9 +42,7 @@ class Artifact:
     @property
     def checksums(self) -> Checksums:
         """Those of the weight part."""
-        return Checksums(
-            tuple(self.manifest["tile_crcs"]), tuple(self.manifest["state_crcs"]), self.page_crcs
-        )
+        return Checksums.recorded(self.manifest, self.page_crcs)
 
 
 def open_artifact(path: str | Path) -> Artifact:
@@ -107,8 +107,10 @@ def check_weights(path: str | Path, artifact: Artifact, advance: Advance = lambd
     cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            found = checksums(file.fileno(), artifact.plan, advance)
+        with closing(WeightFile(str(path))) as file:
+            [found] = checksums(file.read_pages, [artifact.plan], advance=advance)
+    except DamageError as error:
+        raise ArtifactError(str(error)) from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     compare(str(path), artifact.plan, found, artifact.checksums)
@@ -140,6 +142,8 @@ def _check_manifest(artifact: Artifact) -> None:
     """The manifest must be what occ writes for this plan, but for checksums, which only have to fit in."""
     manifest = artifact.manifest
     counts = (len(artifact.plan.sizing.tiles), len(artifact.plan.program.states))
+    if not _is_crc(manifest.get("rest_crc")):
+        raise ArtifactError(f"{artifact.path}: the manifest does not hold the checksum of the rest")
     sums = [manifest.get(key) for key in ("tile_crcs", "state_crcs")]
     for found, count in zip(sums, counts, strict=True):
         if not isinstance(found, list) or len(found) != count or not all(_is_crc(crc) for crc in found):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -9,16 +10,21 @@ import os
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from occ.artifact import check_weights, open_artifact
 from occ.codegen.bundle import replan_artifact, runtime_members, write_artifact
-from occ.codegen.weights import weight_pieces
+from occ.codegen.crc32 import joined
+from occ.codegen.weights import WeightPart
 from occ.errors import ArtifactError, InternalError, OccError, UsageError
 from tests.tiny_plans import EXAMPLES, Example, mlp
 
@@ -61,9 +67,9 @@ def test_overlapping_and_short_weights_are_bugs() -> None:
     moved = replace(program.grains[1], file_offset=0)
     overlapping = replace(program, grains=(program.grains[0], moved))
     with pytest.raises(InternalError, match="before byte"):
-        list(weight_pieces(overlapping, example.weight_bytes))
+        WeightPart(overlapping, example.weight_bytes)
     with pytest.raises(InternalError, match="has 4 bytes"):
-        list(weight_pieces(program, lambda buffer: memoryview(bytes(4))))
+        WeightPart(program, lambda buffer: memoryview(bytes(4))).read(memoryview(bytearray(4096)), 0)
 
 
 def test_any_changed_byte_of_a_member_is_found(artifact: Path) -> None:
@@ -177,6 +183,7 @@ def _replace(name: str, old: bytes, new: bytes) -> Callable[[dict[str, bytes]], 
         (_replace("source.json", b'"name": "mlp"', b'"name": "mlq"'), "differ in name"),
         (_replace("manifest.json", b'"arena_nbytes": 540672', b'"arena_nbytes": 4096'), "not the manifest"),
         (_replace("manifest.json", b'"tile_crcs": [', b'"tile_crcs": [1, '), "checksums"),
+        (_replace("manifest.json", b'"rest_crc": ', b'"rest_crc": 0.'), "checksum of the rest"),
     ],
 )
 def test_forged_artifacts_are_refused(
@@ -196,6 +203,58 @@ def test_damaged_weights_are_named(artifact: Path) -> None:
     artifact.write_bytes(content)
     with pytest.raises(ArtifactError, match="tile 1 "):
         check_weights(opened.path, opened)
+
+
+def test_damage_in_weights_that_the_plan_does_not_read_is_found(tmp_path: Path) -> None:
+    """As another plan may read them. Here it is a page behind all others."""
+    example = mlp()
+    end = example.plan.program.file_nbytes
+    longer = replace(example.plan.program, file_nbytes=end + 4096)
+    example = replace(example, plan=replace(example.plan, program=longer))
+    path = write(example, tmp_path / "mlp.occ")
+    opened = open_artifact(path)
+    check_weights(opened.path, opened)
+    content = bytearray(path.read_bytes())
+    content[end + 99] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="does not read have changed"):
+        check_weights(opened.path, opened)
+    with pytest.raises(ArtifactError, match="does not read have changed"):
+        replan_artifact(path, tmp_path / "new.occ", example.plan)
+    assert os.listdir(tmp_path) == ["mlp.occ"]
+
+
+@pytest.mark.parametrize("refused", ["when opened", "when written"])
+def test_file_systems_without_direct_writes(
+    refused: str, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes, buffered."""
+    really_open, really_pwrite, direct = os.open, os.pwrite, set[int]()
+
+    def opened(path: str, flags: int, *args: Any, **kwargs: Any) -> int:
+        if flags & os.O_DIRECT and flags & os.O_WRONLY and refused == "when opened":
+            raise OSError(errno.EINVAL, "Invalid argument")
+        descriptor = really_open(path, flags, *args, **kwargs)
+        if flags & os.O_DIRECT:
+            direct.add(descriptor)
+        return descriptor
+
+    def written(descriptor: int, content: memoryview, offset: int) -> int:
+        if descriptor in direct:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return really_pwrite(descriptor, content, offset)
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "pwrite", written)
+    assert write(mlp(), tmp_path / "again.occ").read_bytes() == artifact.read_bytes()
+
+
+@given(st.lists(st.binary(max_size=300), max_size=5))
+def test_checksums_of_parts_are_joined(parts: list[bytes]) -> None:
+    crc = 0
+    for part in parts:
+        crc = joined(crc, zlib.crc32(part), len(part))
+    assert crc == zlib.crc32(b"".join(parts))
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ from occ.codegen.kernels.table import Spec
 from occ.lower.draft import dense_strides
 from tests.kernels.cases import Case
 from tests.kernels.memory import Layout, Memory
+
+Order = Callable[[Tensor], Layout]
+"""From a tensor to strides for its shape."""
 
 
 def contiguous(tensor: Tensor) -> Layout:
@@ -39,7 +42,7 @@ def gapped(tensor: Tensor) -> Layout:
 LAYOUTS = (contiguous, columns_first, channels_last)
 
 
-def placed(case: Case, memory: Memory, layout: Callable[[Tensor], Layout]) -> dict[str, Any]:
+def placed(case: Case, memory: Memory, layout: Order) -> dict[str, Any]:
     """The case's operands in `memory`, in a layout that the entry takes."""
     dense = table.kernel_named(case.kernel).dense
 
@@ -67,6 +70,17 @@ def result_layouts(case: Case, args: Mapping[str, Any], wanted: Sequence[Tensor]
         found = results_of(case, args)
         return {tuple(dense_strides(w.shape, f.stride()) for w, f in zip(wanted, found, strict=True))}
     return {tuple(map(layout, wanted)) for layout in LAYOUTS}
+
+
+def placements(case: Case, wanted: Sequence[Tensor]) -> Iterator[tuple[Order, tuple[Layout, ...]]]:
+    """Orders of a case's operands, each with strides for its results: all there are, but for entries in C,
+    which are compiled for each, only the operands' own order, or rows first for operands with gaps."""
+    compiled = table.kernel_named(case.kernel).native is not None
+    for order in (*LAYOUTS, gapped):
+        found = result_layouts(case, placed(case, Memory(), order), wanted)
+        own = tuple(map(order, wanted))
+        for layouts in ({own} & found or {max(found)}) if compiled else found:
+            yield order, layouts
 
 
 def plain_layouts(case: Case, args: Mapping[str, Any], wanted: Sequence[Tensor]) -> tuple[Layout, ...]:
