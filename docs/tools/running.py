@@ -83,8 +83,11 @@ class PageRun:
             "OCC_CACHE_DIR": str(cache_dir()),
             "PATH": "/usr/local/bin:/usr/bin:/bin",
         }
+        # How OpenMP's threads wait is up to whoever runs the pages: where much else runs, they should sleep.
         kept = {
-            name: value for name, value in outside.items() if not name.startswith(("OCC_", "OMP_", "GOMP_"))
+            name: value
+            for name, value in outside.items()
+            if not name.startswith(("OCC_", "OMP_", "GOMP_")) or name == "OMP_WAIT_POLICY"
         }
         bare = {name: value for name, value in kept.items() if name != "PYTHONPATH"}
         tools, device_tools = self.folder / "tools", self.folder / "device-tools"
