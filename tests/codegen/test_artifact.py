@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,10 +23,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from occ.artifact import check_weights, open_artifact
+from occ.codegen.addresses import Addresses
 from occ.codegen.bundle import replan_artifact, runtime_members, write_artifact
+from occ.codegen.checksums import checksums
 from occ.codegen.crc32 import joined
 from occ.codegen.weights import WeightPart
 from occ.errors import ArtifactError, InternalError, OccError, UsageError
+from occ.runtime_stub.jobs import table_pages
 from tests.tiny_plans import EXAMPLES, Example, mlp
 
 
@@ -247,6 +251,46 @@ def test_file_systems_without_direct_writes(
     monkeypatch.setattr(os, "open", opened)
     monkeypatch.setattr(os, "pwrite", written)
     assert write(mlp(), tmp_path / "again.occ").read_bytes() == artifact.read_bytes()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_checksums_are_those_of_the_bytes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the blocks are in which they are read, and for several plans at once."""
+    monkeypatch.setattr("occ.codegen.checksums.BLOCK_NBYTES", 3 * 4096)
+    example = EXAMPLES[name]()
+    plan = example.plan
+    coarse = replace(plan, sizing=replace(plan.sizing, tiles=plan.sizing.tiles[:1]))
+    content = memoryview(bytearray(plan.program.file_nbytes))
+    part = WeightPart(plan.program, example.weight_bytes)
+    part.read(content, 0)
+    written = memoryview(bytearray(len(content)))
+
+    def write(block: memoryview, offset: int) -> None:
+        written[offset : offset + len(block)] = block
+
+    both = checksums(part.read, [plan, coarse], write)
+    assert written == content
+    for each, found in zip((plan, coarse), both, strict=True):
+        tiles = [(tile.file_offset, tile.nbytes) for tile in each.sizing.tiles]
+        states = [
+            (state.file_offset, plan.program.buffers[state.buffer].nbytes)
+            for state in plan.program.states
+            if state.file_offset is not None
+        ]
+        pages = [
+            (page, 4096)
+            for table in Addresses(each).stored
+            for page in table_pages(table.file_offset, table.row_nbytes, table.rows)
+        ]
+        assert found.tiles == tuple(zlib.crc32(content[first:][:nbytes]) for first, nbytes in tiles)
+        assert [crc for crc in found.states if crc] == [zlib.crc32(content[f:][:n]) for f, n in states]
+        assert found.pages == b"".join(
+            zlib.crc32(content[first:][:nbytes]).to_bytes(4, "little") for first, nbytes in pages
+        )
+        uncovered = bytearray(b"\1" * len(content))
+        for first, nbytes in (*tiles, *states, *pages):
+            uncovered[first : first + nbytes] = bytes(nbytes)
+        assert found.rest == zlib.crc32(bytes(compress(content, uncovered)))
 
 
 @given(st.lists(st.binary(max_size=300), max_size=5))
