@@ -7,10 +7,6 @@ BIN := $(VENV)/bin
 FILES := $(sort $(shell find compiler passes codegen runtime_stub -type f -not -path '*/__pycache__/*'))
 LAYOUT := $(VENV)/.layout-$(shell (echo $(FILES); cat pyproject.toml) | cksum | cut -d' ' -f1)
 
-# Some machines forbid Python to keep compiled modules. The tests start hundreds of processes, each of which
-# would compile them again.
-unexport PYTHONDONTWRITEBYTECODE
-
 .PHONY: demo test lint docs examples zoo gpu-check gpu-bench install clean
 
 install: $(LAYOUT)
