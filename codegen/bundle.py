@@ -12,12 +12,12 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import BinaryIO
 
-from occ.codegen.checksums import Checksums, checksums, compare
+from occ.codegen.checksums import Checksums, checked, checksums
 from occ.codegen.emit import emit, emit_native, emit_triton
 from occ.codegen.manifest import manifest_json
 from occ.codegen.native.compiler import build
@@ -27,7 +27,6 @@ from occ.errors import ArtifactError, InternalError, UsageError
 from occ.ir import Plan, Program
 from occ.runtime_stub.integrity import MANIFEST, MANIFEST_DIGEST, DamageError, check_archive, read_member
 from occ.runtime_stub.native import MEMBER as NATIVE_LIBRARY
-from occ.runtime_stub.storage import WeightFile
 from occ.serialize import plan_from_json, plan_to_json, program_from_json, program_to_json
 
 RUNTIME = "runtime_stub"
@@ -82,12 +81,9 @@ def replan_artifact(
         raise InternalError(f"the new plan expects other weights in the file than {old_path} has")
     native = native_members(plan)
     with _replacing(Path(new_path)) as file:
-        with _pages_of(file, source.file_nbytes) as pages, closing(WeightFile(old_path)) as weights:
-            try:
-                found, sums = checksums(weights.read_pages, [old_plan, plan], pages.write, advance)
-            except DamageError as error:
-                raise ArtifactError(str(error)) from error
-        compare(old_path, old_plan, found, Checksums.recorded(manifest, page_crcs))
+        with _pages_of(file, source.file_nbytes) as pages:
+            recorded = Checksums.recorded(manifest, page_crcs)
+            [sums] = checked(old_path, old_plan, recorded, [plan], pages.write, advance)
         _append_archive(file, plan, source, native, sums)
 
 

@@ -12,6 +12,7 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from queue import SimpleQueue
@@ -23,7 +24,9 @@ from occ.codegen.weights import Advance, Read
 from occ.errors import ArtifactError
 from occ.ir import Plan
 from occ.runtime_stub.arena import Arena
+from occ.runtime_stub.integrity import DamageError
 from occ.runtime_stub.jobs import table_pages
+from occ.runtime_stub.storage import WeightFile
 from occ.units import PAGE
 
 BLOCK_NBYTES = 8 << 20
@@ -81,7 +84,29 @@ def checksums(
     )
 
 
-def compare(path: str, plan: Plan, found: Checksums, recorded: Checksums) -> None:
+def checked(
+    path: str,
+    plan: Plan,
+    recorded: Checksums,
+    others: Sequence[Plan] = (),
+    write: Write = lambda content, offset: None,
+    advance: Advance = lambda nbytes: None,
+) -> tuple[Checksums, ...]:
+    """Read the weights of the artifact of `plan` at `path` and compare them with what was `recorded`; the
+    checksums for `others`. `write` and `advance` are those of `checksums`.
+
+    Raises ArtifactError where the file is damaged, and OSError where it cannot be opened.
+    """
+    try:
+        with closing(WeightFile(path)) as file:
+            found, *of_others = checksums(file.read_pages, [plan, *others], write, advance)
+    except DamageError as error:
+        raise ArtifactError(str(error)) from error
+    _compare(path, plan, found, recorded)
+    return tuple(of_others)
+
+
+def _compare(path: str, plan: Plan, found: Checksums, recorded: Checksums) -> None:
     """Raise ArtifactError, naming the first tile, state or page of `path` that is not what was recorded."""
     for tile, have, want in zip(plan.sizing.tiles, found.tiles, recorded.tiles, strict=True):
         if have != want:
@@ -153,11 +178,10 @@ def _taken(begins: Sequence[int], nbytes: int, read: Read, write: Write, advance
             buffers.put(buffer)
 
     crcs: list[int] = []
+    blocks = range(0, nbytes, BLOCK_NBYTES)
     pool = ThreadPoolExecutor(THREADS, "occ-checksums")
     try:
-        for block, found in zip(
-            range(0, nbytes, BLOCK_NBYTES), pool.map(taken, range(0, nbytes, BLOCK_NBYTES)), strict=True
-        ):
+        for block, found in zip(blocks, pool.map(taken, blocks), strict=True):
             crcs += found
             advance(min(BLOCK_NBYTES, nbytes - block))
     finally:

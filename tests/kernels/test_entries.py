@@ -44,7 +44,7 @@ def test_every_entry_and_every_operator_of_it_has_a_case() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_writes_its_result_where_it_is_told_to(name: str) -> None:
-    """Operands dense in three orders and with gaps, results dense in three orders."""
+    """Operands dense in three orders and with gaps, results dense in three orders; see `placements`."""
     case = CASES[name]
     wanted = results_of(case)
     for order, layouts in placements(case, wanted):
