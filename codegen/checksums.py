@@ -23,7 +23,7 @@ from occ.codegen.crc32 import joined
 from occ.codegen.weights import Advance, Read
 from occ.errors import ArtifactError
 from occ.ir import Plan
-from occ.runtime_stub.arena import Arena
+from occ.runtime_stub.hugepages import HugePages
 from occ.runtime_stub.integrity import DamageError
 from occ.runtime_stub.jobs import table_pages
 from occ.runtime_stub.storage import WeightFile
@@ -158,10 +158,10 @@ def _spans_of(plan: Plan) -> _Spans:
 
 def _taken(begins: Sequence[int], nbytes: int, read: Read, write: Write, advance: Advance) -> list[int]:
     """The CRC of every stretch, each from its begin to the next one's, none across the edge of a block."""
-    arena = Arena(THREADS * BLOCK_NBYTES, purpose="copying weights")  # direct requests like huge pages
+    pages = HugePages(THREADS * BLOCK_NBYTES, "copying weights")
     buffers: SimpleQueue[memoryview] = SimpleQueue()
     for number in range(THREADS):
-        buffers.put(arena.memory[number * BLOCK_NBYTES :][:BLOCK_NBYTES])
+        buffers.put(pages.memory[number * BLOCK_NBYTES :][:BLOCK_NBYTES])
 
     def taken(block: int) -> list[int]:
         end = min(block + BLOCK_NBYTES, nbytes)

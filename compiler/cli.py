@@ -22,6 +22,7 @@ from occ import cache
 from occ.errors import UsageError
 from occ.progress import BYTES, SILENT, Progress, Shown
 from occ.runtime_stub.ending import report
+from occ.runtime_stub.importing import import_torch
 from occ.stopping import stoppable
 from occ.units import format_bytes
 
@@ -197,6 +198,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 
 
 def _compile(options: argparse.Namespace) -> str:
+    import_torch()
     from occ.api import compile
     from occ.devices import check_device, device_of
     from occ.feed import parse_feed
@@ -315,6 +317,7 @@ def _verify(options: argparse.Namespace) -> str:
 
 
 def _replan(options: argparse.Namespace) -> str:
+    import_torch()
     from occ.api import replan
 
     compiled = replan(
@@ -344,6 +347,7 @@ def _bench(options: argparse.Namespace) -> str:
     # It binds when torch is imported, which the import of occ.bench does.
     set_openmp(artifact.manifest["machine"])
     set_allocator()
+    import_torch()
     from occ.bench import bench
     from occ.observed import observed_runs
     from occ.report.bench_page import bench_page
@@ -359,6 +363,7 @@ def _bench(options: argparse.Namespace) -> str:
 
 
 def _sweep(options: argparse.Namespace) -> str:
+    import_torch()
     from occ.report.curve import curve_page
     from occ.report.curve_png import require_matplotlib, write_png
     from occ.study import is_model_file, study
@@ -406,6 +411,7 @@ def _sweep(options: argparse.Namespace) -> str:
 
 
 def _explain(options: argparse.Namespace) -> str:
+    import_torch()
     from occ.goals import parse_goal, plan_for
     from occ.report.advice import advise, advise_below
     from occ.study import study

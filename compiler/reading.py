@@ -13,9 +13,8 @@ from time import perf_counter
 from typing import TypeVar
 
 from occ.errors import UsageError
-from occ.runtime_stub.arena import Arena
-from occ.runtime_stub.jobs import REQUEST_NBYTES
-from occ.runtime_stub.loader import THREADS
+from occ.runtime_stub.hugepages import HugePages
+from occ.runtime_stub.jobs import REQUEST_NBYTES, THREADS
 from occ.runtime_stub.storage import WeightFile
 from occ.units import format_bytes
 
@@ -55,7 +54,8 @@ class Sample:
     def __init__(self, path: str) -> None:
         self._file = WeightFile(path)
         self._nbytes = os.stat(path).st_size
-        self._arena = Arena(THREADS * REQUEST_NBYTES)
+        self._pages = HugePages(THREADS * REQUEST_NBYTES, "reading a sample")
+        self._pages.touch(0, self._pages.nbytes)
 
     def request_seconds(self, meanwhile: Callable[[], object]) -> list[tuple[int, float, float]]:
         """Bytes of a request, the seconds that each one of that size adds to reading the file while
@@ -94,7 +94,7 @@ class Sample:
 
         def read(first: int) -> None:
             place = first * REQUEST_NBYTES
-            memory = self._arena.memory[place : place + nbytes]
+            memory = self._pages.memory[place : place + nbytes]
             while True:
                 for offset in range(first * nbytes, self._nbytes, THREADS * nbytes):
                     if not wanted():

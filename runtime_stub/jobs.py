@@ -14,6 +14,9 @@ PAGE = 4096
 REQUEST_NBYTES = 4 << 20
 """Bytes of the largest single read."""
 
+THREADS = 2
+"""That read: two requests under way keep an SSD busy; more take time from the kernels."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

@@ -15,15 +15,12 @@ from torch import Tensor
 from .arena import Arena
 from .errors import HandleError
 from .gather import gather_rows
-from .jobs import Job, Piece, Read, Table, Tile, TileJob, next_queue, pieces_of
+from .jobs import THREADS, Job, Piece, Read, Table, Tile, TileJob, next_queue, pieces_of
 from .storage import WeightFile
 from .threads import started
 
 if TYPE_CHECKING:
     from .device import Clock
-
-THREADS = 2
-"""Two requests under way keep an SSD busy; more take time from the kernels."""
 
 
 class Loader:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .errors import MachineError
+from .importing import import_torch
 
 KEPT_NBYTES = 4 << 20
 """Bytes from which a freed block goes back to the system. Smaller blocks are what kernels take and free at
@@ -92,6 +93,7 @@ def check_machine(machine: dict[str, Any]) -> None:
     For CUDA any release will do: no weights are packed there for one, and kernels are compiled on the device.
     """
     try:
+        import_torch()
         import torch
     except ImportError as error:
         raise MachineError(

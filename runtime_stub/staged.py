@@ -24,8 +24,7 @@ from .device import Clock, Device, Event
 from .errors import HandleError
 from .gather import read_rows
 from .hostmemory import PAGE, ring_of, rows_nbytes
-from .jobs import REQUEST_NBYTES, Job, Piece, Read, StagedJob, Table, Tile, next_queue, pieces_of
-from .loader import THREADS
+from .jobs import REQUEST_NBYTES, THREADS, Job, Piece, Read, StagedJob, Table, Tile, next_queue, pieces_of
 from .ring import Ring
 from .rows import RowStaging
 from .storage import WeightFile

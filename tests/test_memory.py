@@ -12,7 +12,7 @@ import torch
 
 import occ
 from benchmarks.control_group import NotPermittedError, control_group
-from occ.runtime_stub.arena import HUGE_PAGE
+from occ.runtime_stub.hugepages import HUGE_PAGE
 from tests.comparing import as_call
 from tests.memory_oracle import footprint
 from tests.small_models import build

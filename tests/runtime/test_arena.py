@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from occ.runtime_stub import arena as arena_module
-from occ.runtime_stub.arena import HUGE_PAGE, PAGE, Arena
+from occ.runtime_stub import hugepages
+from occ.runtime_stub.arena import Arena
+from occ.runtime_stub.hugepages import HUGE_PAGE, PAGE
 from occ.runtime_stub.touching import BLOCK_NBYTES
 
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -53,7 +54,7 @@ def test_threads_take_the_pages_they_are_asked_for_first(
     nbytes: int, populates: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not populates:  # as on a kernel before 5.14
-        monkeypatch.setattr(arena_module, "_MADV_POPULATE_WRITE", -1)
+        monkeypatch.setattr(hugepages, "_MADV_POPULATE_WRITE", -1)
     arena = Arena(nbytes, touched=False)
     assert mapped(arena.address)["Rss"] == 0
     last = nbytes - PAGE

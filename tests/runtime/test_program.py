@@ -17,8 +17,7 @@ from torch import Tensor
 
 from occ.codegen.bundle import write_artifact
 from occ.ir import BufferKind, Ref
-from occ.runtime_stub import arena as arena_module
-from occ.runtime_stub import storage
+from occ.runtime_stub import hugepages, storage
 from occ.runtime_stub.arena import Arena
 from occ.runtime_stub.errors import (
     HandleError,
@@ -434,7 +433,7 @@ def test_too_large_an_arena_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert left is not None
     with pytest.raises(NotEnoughMemoryError, match="available"):
         Arena(1 << 50)
-    monkeypatch.setattr(arena_module, "available_nbytes", lambda: (4096, "in control group /x"))
+    monkeypatch.setattr(hugepages, "available_nbytes", lambda: (4096, "in control group /x"))
     with pytest.raises(
         NotEnoughMemoryError, match="takes 8192 bytes and 4096 are available in control group /x"
     ):
