@@ -18,8 +18,8 @@ from measuring import save_inputs
 from zoo_models import build
 
 import occ
-from occ.api import replan
 from occ.errors import BudgetError
+from occ.replanning import replan
 
 
 @dataclass(frozen=True)

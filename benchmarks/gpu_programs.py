@@ -20,7 +20,8 @@ from occ.cuda_child import Cuda, profile
 from occ.feed import Feed, check_memories
 from occ.goals import Plans
 from occ.ir import Plan
-from occ.pipeline import captured_and_lowered, planning_target, weight_bytes
+from occ.pipeline import captured_and_lowered, weight_bytes
+from occ.planned import planning_target
 from occ.progress import SILENT
 from occ.report.dump import Dump
 from occ.runtime_stub.program import Program, load

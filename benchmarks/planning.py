@@ -24,7 +24,8 @@ from occ.goals import Plans
 from occ.ir import Plan, Program, StepCost
 from occ.measure import Measurer
 from occ.model_file import as_call
-from occ.pipeline import captured_and_lowered, planning_target
+from occ.pipeline import captured_and_lowered
+from occ.planned import planning_target
 from occ.planning import PlanningTarget
 from occ.progress import SILENT
 from occ.report.dump import Dump

@@ -13,21 +13,22 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import BinaryIO
 
-from occ.codegen.checksums import Checksums, checked, checksums
+from occ.codegen.checksums import Checksums, Summing
 from occ.codegen.emit import emit, emit_native, emit_triton
 from occ.codegen.manifest import manifest_json
 from occ.codegen.native.compiler import build
 from occ.codegen.pagewriter import PageWriter
 from occ.codegen.weights import Advance, WeightBytes, WeightPart
-from occ.errors import ArtifactError, InternalError, UsageError
+from occ.errors import UsageError
 from occ.ir import Plan, Program
-from occ.runtime_stub.integrity import MANIFEST, MANIFEST_DIGEST, DamageError, check_archive, read_member
+from occ.runtime_stub.integrity import MANIFEST, MANIFEST_DIGEST
 from occ.runtime_stub.native import MEMBER as NATIVE_LIBRARY
-from occ.serialize import plan_from_json, plan_to_json, program_from_json, program_to_json
+from occ.serialize import plan_to_json, program_to_json
 
 RUNTIME = "runtime_stub"
 NATIVE_SOURCE = "native.c"
@@ -36,7 +37,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def write_artifact(
-    path: str | Path,
+    path: Path,
     plan: Plan,
     source: Program,
     weights: WeightBytes,
@@ -50,41 +51,16 @@ def write_artifact(
     be written, and where native kernels cannot be compiled.
     """
     native = native_members(plan)
-    part = WeightPart(plan.program, weights)
-    with _replacing(Path(path)) as file:
-        with _pages_of(file, plan.program.file_nbytes) as pages:
-            [sums] = checksums(part.read, [plan], pages.write, advance)
-        _append_archive(file, plan, source, native, sums)
-
-
-def replan_artifact(
-    old_path: str | Path, new_path: str | Path, plan: Plan, advance: Advance = lambda nbytes: None
-) -> None:
-    """Write an artifact with the weights of another one and a new plan for the same source program. `advance`
-    gets the bytes of weights as they are copied.
-
-    Raises ArtifactError where the old artifact is damaged, in its weights too (damage must not get new
-    checksums), UsageError where a file cannot be read or written, and InternalError where the plan expects
-    other weights.
-    """
-    old_path = str(old_path)
-    try:
-        manifest = check_archive(old_path)
-        old_plan = plan_from_json(read_member(old_path, "plan.json"))
-        source = program_from_json(read_member(old_path, "source.json"))
-        page_crcs = read_member(old_path, "pages.crc")
-    except DamageError as error:
-        raise ArtifactError(str(error)) from error
-    except OSError as error:
-        raise UsageError(f"cannot read {old_path}: {error.strerror or error}") from error
-    if plan.program.grains != source.grains or plan.program.file_nbytes != source.file_nbytes:
-        raise InternalError(f"the new plan expects other weights in the file than {old_path} has")
-    native = native_members(plan)
-    with _replacing(Path(new_path)) as file:
-        with _pages_of(file, source.file_nbytes) as pages:
-            recorded = Checksums.recorded(manifest, page_crcs)
-            [sums] = checked(old_path, old_plan, recorded, [plan], pages.write, advance)
-        _append_archive(file, plan, source, native, sums)
+    part = WeightPart(source, weights)
+    with (
+        named(path),
+        new_file(path) as new,
+        pages_of(new.file, source.file_nbytes) as pages,
+        Summing(source, part.read, pages.write) as summing,
+    ):
+        sums = summing.sums(advance).of(plan)
+        append_archive(new.file, plan, source, native, sums)
+        new.keep()
 
 
 def native_members(plan: Plan) -> dict[str, bytes]:
@@ -113,15 +89,16 @@ def runtime_members() -> dict[str, bytes]:
     return {"__main__.py": files["integrity.py"], **members}
 
 
-def _pages_of(file: BinaryIO, nbytes: int) -> PageWriter:
+def pages_of(file: BinaryIO, nbytes: int) -> PageWriter:
     """A writer of the first `nbytes` bytes of a file, which has them from now on."""
     os.ftruncate(file.fileno(), nbytes)
     return PageWriter(file.fileno())
 
 
-def _append_archive(
+def append_archive(
     file: BinaryIO, plan: Plan, source: Program, native: dict[str, bytes], sums: Checksums
 ) -> None:
+    """Write the archive of an artifact behind its weights; `native` are its `native_members`."""
     runtime = runtime_members()
     members = {
         "__main__.py": runtime.pop("__main__.py"),
@@ -152,26 +129,52 @@ def _archive(members: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file that is being written, and the name it is to have."""
+
+    file: BinaryIO
+    path: Path
+
+    def keep(self) -> None:
+        """Give the file its name, once it is on the disk."""
+        self.file.flush()
+        os.fchmod(self.file.fileno(), 0o644)
+        os.fsync(self.file.fileno())
+        os.replace(self.file.name, self.path)
+        _sync_folder(self.path.parent)
+
+
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the name `path` when the block ends well, and vanishes otherwise."""
+def new_file(path: Path) -> Iterator[NewFile]:
+    """A file beside `path`, which is gone when the block ends, unless it was kept."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(descriptor)
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        with open(temporary, "r+b") as file:
+            yield NewFile(file, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Raise UsageError where the system refuses what the block does to write `path`."""
+    try:
+        yield
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_writable(output: Path) -> None:
+    """Raise UsageError where a file cannot take the name `output`: before the work, not after it."""
+    if output.exists() and not output.is_file():
+        raise UsageError(f"cannot write {output}: it is not a file; give the artifact another name")
     try:
-        with os.fdopen(descriptor, "w+b") as file:
-            yield file
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
-        raise
-    _sync_folder(path.parent)
+        with tempfile.TemporaryFile(dir=output.absolute().parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror or error}") from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,7 +2,8 @@
 all that is none of these.
 
 The weight part is read once, block by block and by several threads, for any number of plans: what lies
-between two neighbouring boundaries of any of them gets a CRC, from which those of tiles and pages are made.
+between two neighbouring places where a plan may draw a boundary gets a CRC, from which those of tiles and
+pages are made. So reading can begin before there is a plan.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import struct
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
 from queue import SimpleQueue
@@ -21,13 +21,12 @@ from typing import Any
 from occ.codegen.addresses import Addresses
 from occ.codegen.crc32 import joined
 from occ.codegen.weights import Advance, Read
-from occ.errors import ArtifactError
-from occ.ir import Plan
+from occ.errors import ArtifactError, InternalError
+from occ.gathers import LOOKUPS
+from occ.ir import Plan, Program, refs_of, weight_file_offsets
 from occ.runtime_stub.hugepages import HugePages
-from occ.runtime_stub.integrity import DamageError
 from occ.runtime_stub.jobs import table_pages
-from occ.runtime_stub.storage import WeightFile
-from occ.units import PAGE
+from occ.units import PAGE, round_down, round_up
 
 BLOCK_NBYTES = 8 << 20
 THREADS = 2
@@ -58,56 +57,101 @@ class Checksums:
         return Checksums(tiles, states, pages, manifest["rest_crc"])
 
 
-def checksums(
-    read: Read,
-    plans: Sequence[Plan],
-    write: Write = lambda content, offset: None,
-    advance: Advance = lambda nbytes: None,
-) -> tuple[Checksums, ...]:
-    """Those of each of `plans`, which are of programs with the same weight part. It is got from `read`, and
-    every block of it is also given to `write`, both called by THREADS threads; `advance` gets the bytes done.
-    Takes 16 MiB of memory. Raises what `read` and `write` raise.
+class Summing:
+    """The reading of the weight part of `program`, which begins at once: blocks of it are got from `read` and
+    given to `write`, both called by THREADS threads. `program` may be the unsplit one or that of a plan.
+
+    Takes 16 MiB of memory. Use as a context manager: what has not begun at its end is left undone.
     """
-    nbytes = plans[0].program.file_nbytes
-    spans = [_spans_of(plan) for plan in plans]
-    edges = {edge for each in spans for span in each.all for edge in span}
-    begins = sorted({*range(0, nbytes, BLOCK_NBYTES), *edges} - {nbytes})
-    stretches = _Stretches(begins, nbytes, _taken(begins, nbytes, read, write, advance))
-    return tuple(
-        Checksums(
-            tuple(map(stretches.crc, each.tiles)),
-            tuple(0 if span is None else stretches.crc(span) for span in each.states),
-            struct.pack(f"<{len(each.pages)}I", *map(stretches.crc, each.pages)),
-            stretches.crc_outside(each.all),
+
+    def __init__(self, program: Program, read: Read, write: Write = lambda content, offset: None) -> None:
+        self._nbytes = program.file_nbytes
+        blocks = range(0, self._nbytes, BLOCK_NBYTES)
+        self._edges = sorted({*blocks, *_edges(program), self._nbytes})
+        self._read = read
+        self._write = write
+        pages = HugePages(THREADS * BLOCK_NBYTES, "copying weights")
+        self._buffers: SimpleQueue[memoryview] = SimpleQueue()
+        for number in range(THREADS):
+            self._buffers.put(pages.memory[number * BLOCK_NBYTES :][:BLOCK_NBYTES])
+        self._pool = ThreadPoolExecutor(THREADS, "occ-checksums")
+        self._blocks = [self._pool.submit(self._summed, block) for block in blocks]
+
+    def sums(self, advance: Advance = lambda nbytes: None) -> Sums:
+        """When all is read: the checksums for any plan. `advance` gets the bytes done. Raises what `read` and
+        `write` raise."""
+        crcs: list[int] = []
+        for number, block in enumerate(self._blocks):
+            crcs += block.result()
+            advance(min(BLOCK_NBYTES, self._nbytes - number * BLOCK_NBYTES))
+        return Sums(self._edges, crcs)
+
+    def settle(self) -> None:
+        """Return when nothing is read or written any more, however that ended."""
+        wait(self._blocks)
+
+    def __enter__(self) -> Summing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def _summed(self, block: int) -> list[int]:
+        """The CRC of every stretch of a block."""
+        end = min(block + BLOCK_NBYTES, self._nbytes)
+        inside = self._edges[bisect_left(self._edges, block) : bisect_left(self._edges, end) + 1]
+        buffer = self._buffers.get()
+        try:
+            content = buffer[: end - block]
+            self._read(content, block)
+            self._write(content, block)
+            return [zlib.crc32(content[first - block : last - block]) for first, last in pairwise(inside)]
+        finally:
+            self._buffers.put(buffer)
+
+
+class Sums:
+    """A weight part cut at `edges`, ascending from 0 to its length, and the CRC-32 of each stretch."""
+
+    def __init__(self, edges: Sequence[int], crcs: Sequence[int]) -> None:
+        self._edges = edges
+        self._crcs = crcs
+
+    def of(self, plan: Plan) -> Checksums:
+        """Those of a plan of the program that was cut. Raises InternalError where it draws other edges."""
+        spans = _spans_of(plan)
+        return Checksums(
+            tuple(map(self._crc, spans.tiles)),
+            tuple(0 if span is None else self._crc(span) for span in spans.states),
+            struct.pack(f"<{len(spans.pages)}I", *map(self._crc, spans.pages)),
+            self._crc_outside(spans.all),
         )
-        for each in spans
-    )
+
+    def _crc(self, span: Span) -> int:
+        return self._joined(self._inside(span))
+
+    def _crc_outside(self, spans: Iterable[Span]) -> int:
+        """That of all bytes in none of `spans`, joined."""
+        covered = {index for span in spans for index in self._inside(span)}
+        return self._joined(index for index in range(len(self._crcs)) if index not in covered)
+
+    def _inside(self, span: Span) -> range:
+        """The stretches that a span consists of."""
+        first, last = (bisect_left(self._edges, edge) for edge in span)
+        if (self._edges[first], self._edges[last]) != span:
+            raise InternalError(f"bytes {span[0]} to {span[1]} of the weights are not whole stretches")
+        return range(first, last)
+
+    def _joined(self, indices: Iterable[int]) -> int:
+        crc = 0
+        for index in indices:
+            crc = joined(crc, self._crcs[index], self._edges[index + 1] - self._edges[index])
+        return crc
 
 
-def checked(
-    path: str,
-    plan: Plan,
-    recorded: Checksums,
-    others: Sequence[Plan] = (),
-    write: Write = lambda content, offset: None,
-    advance: Advance = lambda nbytes: None,
-) -> tuple[Checksums, ...]:
-    """Read the weights of the artifact of `plan` at `path` and compare them with what was `recorded`; the
-    checksums for `others`. `write` and `advance` are those of `checksums`.
-
-    Raises ArtifactError where the file is damaged, and OSError where it cannot be opened.
-    """
-    try:
-        with closing(WeightFile(path)) as file:
-            found, *of_others = checksums(file.read_pages, [plan, *others], write, advance)
-    except DamageError as error:
-        raise ArtifactError(str(error)) from error
-    _compare(path, plan, found, recorded)
-    return tuple(of_others)
-
-
-def _compare(path: str, plan: Plan, found: Checksums, recorded: Checksums) -> None:
-    """Raise ArtifactError, naming the first tile, state or page of `path` that is not what was recorded."""
+def compare(path: str, plan: Plan, found: Checksums, recorded: Checksums) -> None:
+    """Raise ArtifactError, naming the first tile, state or page of the artifact of `plan` at `path` that is
+    not what was recorded."""
     for tile, have, want in zip(plan.sizing.tiles, found.tiles, recorded.tiles, strict=True):
         if have != want:
             raise ArtifactError(
@@ -156,60 +200,19 @@ def _spans_of(plan: Plan) -> _Spans:
     )
 
 
-def _taken(begins: Sequence[int], nbytes: int, read: Read, write: Write, advance: Advance) -> list[int]:
-    """The CRC of every stretch, each from its begin to the next one's, none across the edge of a block."""
-    pages = HugePages(THREADS * BLOCK_NBYTES, "copying weights")
-    buffers: SimpleQueue[memoryview] = SimpleQueue()
-    for number in range(THREADS):
-        buffers.put(pages.memory[number * BLOCK_NBYTES :][:BLOCK_NBYTES])
-
-    def taken(block: int) -> list[int]:
-        end = min(block + BLOCK_NBYTES, nbytes)
-        inside = begins[bisect_left(begins, block) : bisect_left(begins, end)]
-        buffer = buffers.get()
-        try:
-            content = buffer[: end - block]
-            read(content, block)
-            write(content, block)
-            return [
-                zlib.crc32(content[first - block : last - block]) for first, last in pairwise([*inside, end])
-            ]
-        finally:
-            buffers.put(buffer)
-
-    crcs: list[int] = []
-    blocks = range(0, nbytes, BLOCK_NBYTES)
-    pool = ThreadPoolExecutor(THREADS, "occ-checksums")
-    try:
-        for block, found in zip(blocks, pool.map(taken, blocks), strict=True):
-            crcs += found
-            advance(min(BLOCK_NBYTES, nbytes - block))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return crcs
-
-
-class _Stretches:
-    def __init__(self, begins: Sequence[int], nbytes: int, crcs: Sequence[int]) -> None:
-        self._begins = begins
-        self._nbytes = [last - first for first, last in pairwise([*begins, nbytes])]
-        self._crcs = crcs
-
-    def crc(self, span: Span) -> int:
-        """That of the bytes of `span`, whose edges are among the stretches'."""
-        return self._joined(range(*self._inside(span)))
-
-    def crc_outside(self, spans: Iterable[Span]) -> int:
-        """That of all bytes in none of `spans`, joined."""
-        covered = {index for span in spans for index in range(*self._inside(span))}
-        return self._joined(index for index in range(len(self._begins)) if index not in covered)
-
-    def _inside(self, span: Span) -> Span:
-        first, last = span
-        return bisect_left(self._begins, first), bisect_left(self._begins, last)
-
-    def _joined(self, indices: Iterable[int]) -> int:
-        crc = 0
-        for index in indices:
-            crc = joined(crc, self._crcs[index], self._nbytes[index])
-        return crc
+def _edges(program: Program) -> Iterator[int]:
+    """Where tiles, states and pages of tables begin and end in the file, in any plan of a program."""
+    for grain in program.grains:
+        # Tiles begin at pages, and are padded to whole ones.
+        yield from (round_down(grain.file_offset, PAGE), round_up(grain.file_offset + grain.nbytes, PAGE))
+    for state in program.states:
+        if state.file_offset is not None:
+            yield from (state.file_offset, state.file_offset + program.buffers[state.buffer].nbytes)
+    begins = weight_file_offsets(program)
+    for step in program.steps:
+        tables = refs_of(dict(step.args).get("weight")) if step.kernel in LOOKUPS else ()
+        for table in {*step.stored, *(ref.value for ref in tables)}:
+            value = program.values[table]
+            if value.buffer in begins:
+                first, last = (begins[value.buffer] + place for place in value.extent)
+                yield from range(round_down(first, PAGE), last + PAGE, PAGE)

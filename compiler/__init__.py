@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module, metadata
 from typing import Any
 
+_PUBLIC = {"compile": "occ.api", "load": "occ.api", "replan": "occ.replanning"}
+
 __all__ = ["compile", "load", "replan"]
 
 try:
@@ -19,6 +21,6 @@ except metadata.PackageNotFoundError:  # pragma: no cover - a source tree that w
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module("occ.api"), name)
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'occ' has no attribute {name!r}")

@@ -1,28 +1,26 @@
-"""The public API: compile a module into an artifact, load an artifact, plan an artifact anew."""
+"""The public API: compile a module into an artifact, load an artifact. `occ.replanning` has the rest."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
 
 from occ.artifact import open_artifact
-from occ.codegen.bundle import replan_artifact
+from occ.codegen.bundle import check_writable
 from occ.devices import device_of, target_for
-from occ.errors import ArtifactError, UsageError
+from occ.errors import ArtifactError
 from occ.feed import parse_feed
 from occ.goals import parse_goal
 from occ.model_file import as_call
-from occ.pipeline import Compiled, compile_model, planned
-from occ.progress import BYTES, SILENT, as_progress
+from occ.pipeline import compile_model
+from occ.planned import Compiled
+from occ.progress import SILENT, as_progress
 from occ.report.dump import Dump
-from occ.report.text import claim
 from occ.runtime_stub.integrity import DamageError
 from occ.runtime_stub.program import Program
 from occ.target import Target
-from occ.units import format_bytes
 
 
 def compile(
@@ -69,7 +67,7 @@ def compile(
     goal = parse_goal(budget, slowdown, latency, process_budget)
     device = device_of(device, target)
     feed = parse_feed(device, stream_from, host_budget, process_budget=process_budget, portable=portable)
-    _check_writable(output)
+    check_writable(output)
     return compile_model(
         name or type(module).__name__,
         module,
@@ -95,63 +93,3 @@ def load(path: str | Path) -> Program:
         return Program(artifact.path, artifact.manifest, artifact.text, artifact.page_crcs)
     except DamageError as error:
         raise ArtifactError(str(error)) from error
-
-
-def replan(
-    path: str | Path,
-    budget: str | int | None,
-    output: str | Path,
-    *,
-    process_budget: str | int | None = None,
-    slowdown: str | float | None = None,
-    latency: str | float | None = None,
-    threads: int | None = None,
-    target: Target | None = None,
-    stream_from: str | None = None,
-    host_budget: str | int | None = None,
-    progress: Callable[[str], None] = SILENT,
-) -> Compiled:
-    """Plan an artifact for another budget, without the model; its weights are copied as they are.
-
-    `budget`, `process_budget`, `slowdown`, `latency` and `host_budget` are those of `compile`, and so is
-    `stream_from`, by default what it was. It is planned for `target`, by default this machine with `threads`
-    threads (as many as before).
-    Raises what `compile` raises, and ArtifactError for a damaged artifact.
-    """
-    output = Path(output)
-    goal = parse_goal(budget, slowdown, latency, process_budget)
-    artifact = open_artifact(path)
-    machine = artifact.plan.machine
-    device = device_of(machine.device, target)
-    feed = parse_feed(
-        device, stream_from or machine.stream_from or None, host_budget, process_budget=process_budget
-    )
-    _check_writable(output)
-    threads = machine.threads if threads is None else threads
-    told = as_progress(progress)
-    folder = output.absolute().parent
-    made = planned(
-        artifact.source,
-        goal,
-        target or target_for(device, folder, threads),
-        feed,
-        folder,
-        told,
-        Dump(None),
-    )
-    with told.stage("copying", artifact.source.file_nbytes, BYTES) as advance:
-        replan_artifact(path, output, made, advance)
-    progress(f"wrote {output} ({format_bytes(output.stat().st_size)})")
-    progress(claim(made))
-    return Compiled(output, made, artifact.source)
-
-
-def _check_writable(output: Path) -> None:
-    """Raise UsageError where a file cannot take the name `output`: before the work, not after it."""
-    if output.exists() and not output.is_file():
-        raise UsageError(f"cannot write {output}: it is not a file; give the artifact another name")
-    try:
-        with tempfile.TemporaryFile(dir=output.absolute().parent):
-            pass
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror or error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import occ
 from occ.codegen.addresses import Addresses
 from occ.codegen.bundle import NATIVE_SOURCE, TRITON_SOURCE, runtime_members
-from occ.codegen.checksums import Checksums, checked
+from occ.codegen.checksums import Checksums, Summing, compare
 from occ.codegen.emit import emit, emit_native, emit_triton
 from occ.codegen.manifest import manifest_json
 from occ.codegen.weights import Advance
@@ -19,6 +20,7 @@ from occ.ir import Plan, Program
 from occ.runtime_stub.integrity import DamageError, check_archive, read_member
 from occ.runtime_stub.jobs import table_pages
 from occ.runtime_stub.native import MEMBER as NATIVE_LIBRARY
+from occ.runtime_stub.storage import WeightFile
 from occ.serialize import plan_from_json, program_from_json
 
 _NATIVE = (NATIVE_SOURCE, NATIVE_LIBRARY)
@@ -105,9 +107,16 @@ def check_weights(path: str | Path, artifact: Artifact, advance: Advance = lambd
     cannot be read.
     """
     try:
-        checked(str(path), artifact.plan, artifact.checksums, advance=advance)
+        with (
+            closing(WeightFile(str(path))) as weights,
+            Summing(artifact.source, weights.read_pages) as summing,
+        ):
+            sums = summing.sums(advance)
+    except DamageError as error:
+        raise ArtifactError(str(error)) from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    compare(str(path), artifact.plan, sums.of(artifact.plan), artifact.checksums)
 
 
 def _verify(plan: Plan) -> None:

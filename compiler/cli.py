@@ -318,7 +318,7 @@ def _verify(options: argparse.Namespace) -> str:
 
 def _replan(options: argparse.Namespace) -> str:
     import_torch()
-    from occ.api import replan
+    from occ.replanning import replan
 
     compiled = replan(
         options.artifact,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -53,10 +54,16 @@ class Model:
         return None
 
 
-def measurer_for(target: Target, folder: Path, progress: Progress = SILENT) -> Costs:
-    """What says what steps cost on a target whose programs read from the file system of `folder`."""
+def measurer_for(
+    target: Target,
+    folder: Path,
+    progress: Progress = SILENT,
+    undisturbed: Callable[[], None] = lambda: None,
+) -> Costs:
+    """What says what steps cost on a target whose programs read from the file system of `folder`.
+    `undisturbed` is called before something is measured, and returns when it can be."""
     if target.accelerator is None:
-        return Measurer(target, progress, folder)
+        return Measurer(target, progress, folder, undisturbed)
     if cuda_name() == target.accelerator.name:
-        return CudaMeasurer(target, target.accelerator, progress)
+        return CudaMeasurer(target, target.accelerator, progress, undisturbed)
     return Model(target, target.accelerator)

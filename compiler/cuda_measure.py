@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
@@ -24,12 +25,20 @@ SECONDS = 600.0
 class CudaMeasurer:
     """Measures steps on the GPU of this machine, each case once; `target` is the profile that knows them all.
 
-    A helper process starts when a case is met that the profile lacks, and ends with the `with` block. A
+    A helper process starts when a case is met that the profile lacks, after `undisturbed` has returned, and
+    ends with the `with` block. A
     convolution's workspace is the one that cuDNN takes with the shapes at hand; cuBLAS keeps one for all.
     """
 
-    def __init__(self, target: Target, accelerator: Accelerator, progress: Progress = SILENT) -> None:
+    def __init__(
+        self,
+        target: Target,
+        accelerator: Accelerator,
+        progress: Progress = SILENT,
+        undisturbed: Callable[[], None] = lambda: None,
+    ) -> None:
         self.target = target
+        self._undisturbed = undisturbed
         self._accelerator = accelerator
         self._progress = progress
         self._child: Child | None = None
@@ -44,6 +53,7 @@ class CudaMeasurer:
         fresh: dict[str, StepCost] = {}
         unknown = {c.signature for c in cases if c is not None and c.signature not in self.target.kernels}
         if unknown:
+            self._undisturbed()
             self._compile(program)
         with self._progress.stage("measuring", len(unknown), "kernels") as advance:
             for case, step in zip(cases, program.steps, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -160,11 +160,19 @@ class Measurer:
 
     For a target that is another machine, what is measured is scaled by how the two compare. For this one,
     steps are also run while a file in `folder` is read, where one is given. A helper process for each spin
-    policy starts when a case is met that the profile lacks, and ends with the `with` block.
+    policy starts when a case is met that the profile lacks, and ends with the `with` block. Before that,
+    `undisturbed` is called, which returns when nothing goes on beside.
     """
 
-    def __init__(self, target: Target, progress: Progress = SILENT, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        progress: Progress = SILENT,
+        folder: Path | None = None,
+        undisturbed: Callable[[], None] = lambda: None,
+    ) -> None:
         self.target = target
+        self._undisturbed = undisturbed
         self._progress = progress
         self._folder = folder if target.is_here else None
         self._sample = ExitStack()
@@ -187,6 +195,7 @@ class Measurer:
         paces: dict[str, float] = {}
         unknown = {key for key in keys if key is not None and key not in self.target.kernels}
         if unknown:
+            self._undisturbed()
             with self._progress.stage("compiling kernels"):
                 self._compile(program, spin)
         with self._progress.stage("measuring", len(unknown), "kernels") as advance:

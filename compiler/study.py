@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from occ.artifact import open_artifact
-from occ.codegen.bundle import replan_artifact, write_artifact
+from occ.codegen.bundle import write_artifact
 from occ.costs import measurer_for
 from occ.devices import target_for
 from occ.errors import UsageError
@@ -16,8 +16,10 @@ from occ.feed import Feed
 from occ.goals import Plans
 from occ.ir import Plan, Program
 from occ.model_file import load_model_file
-from occ.pipeline import captured_and_lowered, planning_target, weight_bytes
+from occ.pipeline import captured_and_lowered, weight_bytes
+from occ.planned import planning_target
 from occ.progress import SILENT, Progress
+from occ.replanning import replan_artifact
 from occ.report.dump import Dump
 from occ.target import Target, local_target
 from occ.trial import Write
@@ -92,7 +94,7 @@ def study(
         target = target or target_for(own.machine.device, folder, threads)
 
         def write(path: Path, plan: Plan) -> None:
-            replan_artifact(spec, path, plan)
+            replan_artifact(artifact, path, plan)
 
     feed = Feed() if own is None or not own.machine.stream_from else Feed(own.machine.stream_from)
     with measurer_for(target, folder, progress) as measurer:

@@ -19,7 +19,6 @@ from torch.utils._pytree import tree_leaves
 import occ
 from occ import cli
 from occ.accelerator import accelerator_from_json, reader_for
-from occ.api import replan
 from occ.artifact import open_artifact
 from occ.capture import capture
 from occ.codegen.stretches import stretches_of
@@ -32,7 +31,8 @@ from occ.ir import BufferKind, Plan, Reader
 from occ.lower import lower
 from occ.measure import case_of
 from occ.modelled import operations
-from occ.pipeline import Compiled
+from occ.planned import Compiled
+from occ.replanning import replan
 from occ.target import read_target
 from occ.units import PAGE
 from occ.verify import PlanError, verify

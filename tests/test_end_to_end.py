@@ -101,7 +101,7 @@ class EvenCosts(Model):
 def test_plans_with_equal_records_give_equal_bits(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("occ.pipeline.measurer_for", EvenCosts)
+    monkeypatch.setattr("occ.planned.measurer_for", EvenCosts)
     model = build(name)
     args, kwargs = as_call(model.example_inputs)
     large = compiled(name, tmp_path / "large.occ", None)

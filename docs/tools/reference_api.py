@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from docs.tools.markdown import code, table
-from occ import api, errors, pipeline, target
+from occ import api, errors, planned, replanning, target
 from occ.runtime_stub import errors as runtime_errors
 from occ.runtime_stub import integrity, program
 
-COMPILING = (api.compile, api.replan, api.load)
+COMPILING = (api.compile, replanning.replan, api.load)
 METHODS = ("__call__", "run", "reset", "stats", "writable_outputs", "close")
 WIDTH = 100
 
@@ -28,7 +28,7 @@ def api_page(made: str) -> str:
         "## Functions\n",
         *(_function(function, f"occ.{function.__name__}") for function in COMPILING),
         "## What compiling returns\n",
-        _dataclass(pipeline.Compiled, "occ.pipeline.Compiled"),
+        _dataclass(planned.Compiled, "occ.planned.Compiled"),
         "## A loaded program\n",
         f"### `occ.runtime_stub.program.Program`\n\n{_prose(program.Program)}\n",
         *(_function(getattr(program.Program, name), f"Program.{name}") for name in METHODS),

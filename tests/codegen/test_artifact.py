@@ -24,11 +24,12 @@ from hypothesis import strategies as st
 
 from occ.artifact import check_weights, open_artifact
 from occ.codegen.addresses import Addresses
-from occ.codegen.bundle import replan_artifact, runtime_members, write_artifact
-from occ.codegen.checksums import checksums
+from occ.codegen.bundle import runtime_members, write_artifact
+from occ.codegen.checksums import Summing
 from occ.codegen.crc32 import joined
 from occ.codegen.weights import WeightPart
 from occ.errors import ArtifactError, InternalError, OccError, UsageError
+from occ.replanning import replan_artifact
 from occ.runtime_stub.jobs import table_pages
 from tests.tiny_plans import EXAMPLES, Example, mlp
 
@@ -224,7 +225,7 @@ def test_damage_in_weights_that_the_plan_does_not_read_is_found(tmp_path: Path) 
     with pytest.raises(ArtifactError, match="does not read have changed"):
         check_weights(opened.path, opened)
     with pytest.raises(ArtifactError, match="does not read have changed"):
-        replan_artifact(path, tmp_path / "new.occ", example.plan)
+        replan_artifact(opened, tmp_path / "new.occ", example.plan)
     assert os.listdir(tmp_path) == ["mlp.occ"]
 
 
@@ -268,9 +269,11 @@ def test_checksums_are_those_of_the_bytes(name: str, monkeypatch: pytest.MonkeyP
     def write(block: memoryview, offset: int) -> None:
         written[offset : offset + len(block)] = block
 
-    both = checksums(part.read, [plan, coarse], write)
+    with Summing(plan.program, part.read, write) as summing:
+        sums = summing.sums()
     assert written == content
-    for each, found in zip((plan, coarse), both, strict=True):
+    for each in (plan, coarse):
+        found = sums.of(each)
         tiles = [(tile.file_offset, tile.nbytes) for tile in each.sizing.tiles]
         states = [
             (state.file_offset, plan.program.buffers[state.buffer].nbytes)
@@ -332,7 +335,7 @@ def test_replanning_keeps_the_weights(artifact: Path, tmp_path: Path) -> None:
         prediction=replace(plan.prediction, streamed_nbytes=0),
     )
     target = tmp_path / "roomier.occ"
-    replan_artifact(artifact, target, roomier)
+    replan_artifact(open_artifact(artifact), target, roomier)
     opened = open_artifact(target)
     assert opened.plan == roomier
     check_weights(opened.path, opened)
@@ -345,7 +348,7 @@ def test_replanning_does_not_bless_damage(artifact: Path, tmp_path: Path) -> Non
     content[99] ^= 1
     artifact.write_bytes(content)
     with pytest.raises(OccError, match="damaged"):
-        replan_artifact(artifact, tmp_path / "new.occ", mlp().plan)
+        replan_artifact(open_artifact(artifact), tmp_path / "new.occ", mlp().plan)
     assert os.listdir(tmp_path) == ["mlp.occ"]
 
 
