@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from occ.accelerator import Accelerator, reader_for
-from occ.codegen.emit import emit
 from occ.costs import Costs, measurer_for
 from occ.feed import Feed, check_memories, ring_nbytes
 from occ.goals import Goal, Plans, plan_for
@@ -53,7 +52,7 @@ def planned(
     dump.plan("planned", made, source)
     verify(made)
     progress("verified: no two live buffers share bytes, no load overwrites bytes in use")
-    dump.text("program", emit(made))
+    dump.emitted("program", made)
     return made
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from occ.codegen.emit import emit
 from occ.ir import Arg, Plan, Program, Ref, Symbol
 from occ.report.text import step_table, summary
 
@@ -31,6 +32,10 @@ class Dump:
     def plan(self, stage: str, plan: Plan, source: Program) -> None:
         if self.directory is not None:
             self.text(stage, f"{summary(plan, source)}\n\n{step_table(plan)}")
+
+    def emitted(self, stage: str, plan: Plan) -> None:
+        if self.directory is not None:
+            self.text(stage, emit(plan))
 
 
 def program_text(program: Program) -> str:
