@@ -193,16 +193,6 @@ class _State:
     before: _State | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Move:
-    """A step that runs after `before`, and `peak` and `live` once it has."""
-
-    peak: int
-    live: int
-    step: int
-    before: _State
-
-
 _Signature = tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[tuple[int, int, bool, bool], ...], ...]]
 """All that the order of a piece depends on."""
 
@@ -245,17 +235,17 @@ class _Piece:
         ready = tuple(step for step in range(self._count) if not self._needed[step])
         states = {0: _State(self._given, self._given, ready, -1, None)}
         for _ in range(self._count):
-            reached: dict[int, _Move] = {}
+            reached: dict[int, _State] = {}
             for done, state in states.items():
-                for move in self._moves(done, state):
-                    after = done | 1 << move.step
+                for peak, live, step in self._moves(done, state):
+                    after = done | 1 << step
                     known = reached.get(after)
-                    if known is None or move.peak < known.peak:
-                        reached[after] = move
+                    if known is None or peak < known.peak:
+                        reached[after] = _State(peak, live, self._ready(after, state, step), step, state)
             if len(reached) > BEAM:
                 best = sorted(reached.items(), key=lambda item: (item[1].peak, item[1].live, item[0]))
                 reached = dict(best[:BEAM])
-            states = {after: self._reached(after, move) for after, move in reached.items()}
+            states = reached
         (last,) = states.values()
         found = []
         while last.before is not None:
@@ -263,8 +253,8 @@ class _Piece:
             last = last.before
         return tuple(reversed(found))
 
-    def _moves(self, done: int, state: _State) -> list[_Move]:
-        """What may run next."""
+    def _moves(self, done: int, state: _State) -> list[tuple[int, int, int]]:
+        """Steps that may run next, each with the peak and the live bytes after it."""
         moves = []
         for step in state.ready:
             born = dead = 0
@@ -274,14 +264,11 @@ class _Piece:
                 if not outlives and not users & ~(done | 1 << step):
                     dead += nbytes
             peak = max(state.peak, state.live + born + self._beside[step])
-            moves.append(_Move(peak, state.live + born - dead, step, state))
+            moves.append((peak, state.live + born - dead, step))
             if peak == state.peak and born <= dead:
                 return moves[-1:]
-        if len(moves) > CHOICES:
-            moves = sorted(moves, key=lambda move: (move.peak, move.live, move.step))[:CHOICES]
-        return moves
+        return sorted(moves)[:CHOICES] if len(moves) > CHOICES else moves
 
-    def _reached(self, done: int, move: _Move) -> _State:
-        freed = [step for step in self._next[move.step] if not self._needed[step] & ~done]
-        ready = sorted([*(step for step in move.before.ready if step != move.step), *freed])
-        return _State(move.peak, move.live, tuple(ready), move.step, move.before)
+    def _ready(self, done: int, state: _State, ran: int) -> tuple[int, ...]:
+        freed = [step for step in self._next[ran] if not self._needed[step] & ~done]
+        return tuple(sorted([*(step for step in state.ready if step != ran), *freed]))
