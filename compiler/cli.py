@@ -317,7 +317,6 @@ def _verify(options: argparse.Namespace) -> str:
 
 
 def _replan(options: argparse.Namespace) -> str:
-    import_torch()
     from occ.replanning import replan
 
     compiled = replan(

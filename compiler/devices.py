@@ -44,14 +44,15 @@ def check_device(device: str, target: Target | None) -> None:
         )
 
 
-def target_for(device: str, directory: str | Path, threads: int | None = None) -> Target:
-    """This machine with its CPU or its GPU; measured once and kept in the cache (see `local_target`).
+def target_for(device: str, directory: str | Path, threads: int | None = None, packing: str = "") -> Target:
+    """This machine with its CPU or its GPU; measured once and kept in the cache (see `local_target`, also for
+    `packing`).
 
     Raises UsageError where there is no such device.
     """
     check_device(device, None)
     if device == "cpu":
-        return local_target(directory, threads)
+        return local_target(directory, threads, packing)
     host = local_target(directory, threads)
     place = f"accelerator-{host.digest[:16]}.json"
     known = known_target(place)

@@ -67,7 +67,8 @@ def replan(
     told = as_progress(progress)
     folder = output.absolute().parent
     if target is None:
-        target = target_for(device, folder, machine.threads if threads is None else threads)
+        threads = machine.threads if threads is None else threads
+        target = target_for(device, folder, threads, machine.packing)
     with replanning(artifact, output) as copying:
         made = planned(source, goal, target, feed, folder, told, Dump(None), copying.settle)
         with told.stage("copying", source.file_nbytes, BYTES) as advance:

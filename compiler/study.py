@@ -91,7 +91,7 @@ def study(
         artifact = open_artifact(spec)
         source, own = artifact.source, artifact.plan
         threads = own.machine.threads if threads is None else threads
-        target = target or target_for(own.machine.device, folder, threads)
+        target = target or target_for(own.machine.device, folder, threads, own.machine.packing)
 
         def write(path: Path, plan: Plan) -> None:
             replan_artifact(artifact, path, plan)

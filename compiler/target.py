@@ -9,6 +9,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, field, replace
+from importlib import metadata
 from math import floor, isfinite, log10
 from pathlib import Path
 from statistics import median
@@ -175,28 +176,55 @@ def read_target(path: str | Path) -> Target:
         raise UsageError(f"{path} is not a target profile: {reason}; make one with occ profile") from error
 
 
-def local_target(directory: str | Path, threads: int | None = None) -> Target:
+def local_target(directory: str | Path, threads: int | None = None, packing: str = "") -> Target:
     """This machine, computing with `threads` threads (None: one per processor) and reading from the file
     system of `directory`.
 
     Measured once (a few seconds) and kept in the cache; the costs of kernels measured since are part of it.
+    What weights the machine takes packed has to be asked of torch, which takes a second to import. An
+    artifact that was planned here says it: with its `packing`, torch is not imported where the cache has a
+    profile of this machine that agrees.
+
     Raises UsageError for an impossible number of threads and for a directory that cannot be written.
     """
-    import torch
-
-    from occ.runtime_stub.packed import probe
-
     threads = cpus() if threads is None else threads
     if not 1 <= threads <= cpus():
         raise UsageError(f"{threads} threads cannot be used; this machine offers 1 to {cpus()}")
     if not Path(directory).is_dir():
         raise UsageError(f"{directory} is not a directory")
-    bare = Target(
+    if packing and (installed := _installed_torch()):
+        known = known_target(_place_of(_bare(threads, installed, packing), directory))
+        if known is not None:
+            return known.with_kernels(cached_kernels(known))
+    import torch
+
+    from occ.runtime_stub.packed import probe
+
+    bare = _bare(threads, str(torch.__version__), probe())
+    place = _place_of(bare, directory)
+    known = known_target(place)
+    if known is None:
+        known = _measured(bare, Path(directory))
+        keep_target(place, known)
+    return known.with_kernels(cached_kernels(known))
+
+
+def _installed_torch() -> str:
+    """The version of torch, which is not imported for it; empty where it does not say."""
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _bare(threads: int, torch: str, packing: str) -> Target:
+    """This machine before it is measured."""
+    return Target(
         name=f"{platform.node()}-{threads}",
         cpu=cpu_model(),
         arch=platform.machine(),
         isa=isa(),
-        torch=str(torch.__version__),
+        torch=torch,
         threads=threads,
         bandwidth=1.0,
         overhead=0.0,
@@ -207,14 +235,13 @@ def local_target(directory: str | Path, threads: int | None = None) -> Target:
         product_rate=1.0,
         memory_rate=1.0,
         spin="default",
-        packing=probe(),
+        packing=packing,
     )
-    place = f"target-{bare.digest[:16]}-{os.stat(directory).st_dev:x}.json"
-    known = known_target(place)
-    if known is None:
-        known = _measured(bare, Path(directory))
-        keep_target(place, known)
-    return known.with_kernels(cached_kernels(known))
+
+
+def _place_of(bare: Target, directory: str | Path) -> str:
+    """Where the cache keeps the profile of a machine that reads from the file system of `directory`."""
+    return f"target-{bare.digest[:16]}-{os.stat(directory).st_dev:x}.json"
 
 
 def known_target(place: str) -> Target | None:

@@ -492,14 +492,14 @@ def test_stopped_at_any_stage(
 
 
 def test_stopped_while_writing(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    append = bundle._append_archive
+    append = bundle.append_archive
 
     def stop_and_append(*arguments: Any) -> None:
         assert any(path.suffix == ".part" for path in there.iterdir())
         kill_self(signal.SIGTERM)
         append(*arguments)
 
-    monkeypatch.setattr(bundle, "_append_archive", stop_and_append)
+    monkeypatch.setattr(bundle, "append_archive", stop_and_append)
     with nothing_new(there):
         assert_refused(occ("compile", there / "layers.py", "-o", there / "m.occ"), 143, "SIGTERM")
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

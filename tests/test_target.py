@@ -125,6 +125,11 @@ def test_this_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(target, "Child", fail)
     assert local_target(tmp_path, threads=1) == first
+    with monkeypatch.context() as patch:
+        # As where an artifact says what torch would.
+        patch.setattr("occ.runtime_stub.packed.probe", fail)
+        assert local_target(tmp_path, threads=1, packing=first.packing) == first
+    assert local_target(tmp_path, threads=1, packing="of another machine") == first
     target.keep_kernels(first, {"relu": StepCost(1.0, 0)})
     assert local_target(tmp_path, threads=1).kernels == {"relu": StepCost(1.0, 0)}
 

@@ -16,7 +16,8 @@ import_torch()
 
 NO_TORCH = """
 import sys
-import occ.artifact, occ.report.text, occ.report.html, occ.report.ascii_map, occ.report.diff, occ.native
+import occ.artifact, occ.replanning
+import occ.report.text, occ.report.html, occ.report.ascii_map, occ.report.diff
 print("torch" in sys.modules)
 """
 
@@ -32,6 +33,6 @@ def test_torch_is_nothing_to_collect() -> None:
     assert printed(IMPORT) == "True True True\n"
 
 
-def test_an_artifact_is_opened_checked_and_shown_without_torch() -> None:
+def test_an_artifact_is_checked_shown_and_planned_anew_without_torch() -> None:
     """OpenMP reads its settings when torch is imported, and those of a program are in its artifact."""
     assert printed(NO_TORCH) == "False\n"
