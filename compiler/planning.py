@@ -113,20 +113,20 @@ class Draft:
     needs: tuple[int, ...]
     """Bytes of the arena each step needs by itself: live buffers and the tiles it reads."""
 
-    @property
+    @cached_property
     def compute(self) -> float:
         """Seconds."""
         return sum(cost.seconds for cost in self.costs)
 
-    @property
+    @cached_property
     def floor_nbytes(self) -> int:
         return max(self.needs, default=0)
 
-    @property
+    @cached_property
     def workspace(self) -> int:
         return max((cost.workspace for cost in self.costs), default=0)
 
-    @property
+    @cached_property
     def outside_nbytes(self) -> int:
         """Bytes of the budget that the arena cannot have."""
         return self.program.outputs_nbytes + self.loader_nbytes + self.workspace
