@@ -216,6 +216,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--folder", type=Path, help="where the artifacts go; a temporary folder by default")
     parser.add_argument("--pages", type=Path, default=HERE.parent / "docs", help="where the tables go")
     options = parser.parse_args(arguments)
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     shared, whole = (
         [name for name in text.split(",") if name] for text in (options.models, options.process_models)
     )
