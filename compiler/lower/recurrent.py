@@ -158,12 +158,7 @@ def _recurrence(
     before and after.
     """
     ahead, left = _biases(low, cell)
-    kernel, weight = KERNELS[cell.kind], cell.recurrent_weight
-    kept: dict[str, Any] = {"lstm": {"projection": cell.projection}, "gru": {"bias": left}}.get(kernel, {})
-    if native and cell.projection is None and out.meta.dtype is torch.float32:
-        kept.pop("projection", None)
-        weight = low.store.transformed(weight, f"native_{kernel}", partial(panels, kernel))
-        kernel = f"native_{kernel}"
+    kernel, parameters = _kernel(low, cell, left, native and out.meta.dtype is torch.float32)
     how = {"relu": cell.kind == "rnn_relu"} if cell.kind.startswith("rnn") else {}
     batch, time = x.meta.shape[:2] if batch_first else x.meta.shape[1::-1]
     ranges = stretches(cell, time, batch, batch_first)
@@ -178,7 +173,7 @@ def _recurrence(
         ends = (first if reverse else time - end) == 0
         after = last if ends else [low.new(f"{t.name}_{first}", t.meta.shape, t.meta.dtype) for t in last]
         before = dict(zip(("hidden", "cell"), states, strict=False))
-        args = {"gates": gates, "weight": weight, **kept, **before, **how, "reverse": reverse}
+        args = {"gates": gates, **parameters, **before, **how, "reverse": reverse}
         low.emit(node, kernel, args, [shown, *after])
         states = after
 
@@ -198,6 +193,19 @@ def stretches(cell: Cell, time: int, batch: int, batch_first: bool) -> list[tupl
     if nbytes > products.PIECE or length * batch < products.FEW_ROWS or apart:
         return [(0, time)]
     return [(first, first + length) for first in range(0, time, length)]
+
+
+def _kernel(low: Lowering, cell: Cell, bias: Constant | None, native: bool) -> tuple[str, dict[str, Any]]:
+    """The kernel of a cell's recurrence, and those of its operands that are parameters; `bias` is what the
+    product with the inputs does not add."""
+    kernel, weight = KERNELS[cell.kind], cell.recurrent_weight
+    others: dict[str, Any] = {"gru": {"bias": bias}}.get(kernel, {})
+    if native and cell.projection is None:
+        weight = low.store.transformed(weight, f"native_{kernel}", partial(panels, kernel))
+        return f"native_{kernel}", {"weight": weight, **others}
+    if kernel == "lstm":
+        others = {"projection": cell.projection}
+    return kernel, {"weight": weight, **others}
 
 
 def panels(kernel: str, weight: torch.Tensor) -> torch.Tensor:
