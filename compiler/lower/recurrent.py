@@ -2,9 +2,7 @@
 steps, then the recurrence, whose only weight is the recurrent one.
 
 The product is an ordinary linear layer, cut into pieces where it is large. So at no step more than one
-recurrent weight has to be in memory. Gates of all time steps are larger than the layer's result by their
-number, four for an LSTM; a layer with small weights goes through time in as many stretches, and gates exist
-for one of them at a time.
+recurrent weight has to be in memory.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -151,61 +150,32 @@ def _recurrence(
     out: Traced,
     last: list[Traced],
 ) -> None:
-    """Emit, for each stretch of time, the product of x (contiguous) with the input weight and the recurrence
-    over its rows.
+    """Emit the product of x (contiguous) with the input weight, and the recurrence over its rows in time.
 
     x and `out` are [batch, time, features], or [time, batch, features]; `given` and `last` hold the states
     before and after.
     """
+    flat = _like(x, x.meta.view(prod(x.meta.shape[:2]), x.meta.shape[2]))
     ahead, left = _biases(low, cell)
-    kernel, parameters = _kernel(low, cell, left, native and out.meta.dtype is torch.float32)
-    how = {"relu": cell.kind == "rnn_relu"} if cell.kind.startswith("rnn") else {}
-    batch, time = x.meta.shape[:2] if batch_first else x.meta.shape[1::-1]
-    ranges = stretches(cell, time, batch, batch_first)
-    states = given
-    for first, end in reversed(ranges) if reverse else ranges:
-        rows, shown = (_like(t, t.meta.narrow(int(batch_first), first, end - first)) for t in (x, out))
-        flat = _like(rows, rows.meta.reshape(batch * (end - first), x.meta.shape[2]))
-        product = products.linear(low, node, flat, cell.input_weight, ahead)
-        gates = _like(product, product.meta.view(*rows.meta.shape[:2], product.meta.shape[1]))
-        if batch_first:
-            gates, shown = (_like(t, t.meta.transpose(0, 1)) for t in (gates, shown))
-        ends = (first if reverse else time - end) == 0
-        after = last if ends else [low.new(f"{t.name}_{first}", t.meta.shape, t.meta.dtype) for t in last]
-        before = dict(zip(("hidden", "cell"), states, strict=False))
-        args = {"gates": gates, **parameters, **before, **how, "reverse": reverse}
-        low.emit(node, kernel, args, [shown, *after])
-        states = after
-
-
-def stretches(cell: Cell, time: int, batch: int, batch_first: bool) -> list[tuple[int, int]]:
-    """Half-open ranges of time, all of one length, that a layer's gates are computed for one after another.
-
-    As many as there are gates, or a few more, so that those of a stretch are no larger than the layer's
-    result; one where another piece of weights would be read for each of them, where rows of a stretch do
-    not lie together, or where its products would be over few rows.
-    """
-    nbytes = cell.input_weight.tensor.nbytes + cell.recurrent_weight.tensor.nbytes
-    gates = GATES[KERNELS[cell.kind]]
-    count = next((n for n in range(gates, 2 * gates) if time % n == 0), 1)
-    length = time // count
-    apart = batch_first and batch > 1
-    if nbytes > products.PIECE or length * batch < products.FEW_ROWS or apart:
-        return [(0, time)]
-    return [(first, first + length) for first in range(0, time, length)]
-
-
-def _kernel(low: Lowering, cell: Cell, bias: Constant | None, native: bool) -> tuple[str, dict[str, Any]]:
-    """The kernel of a cell's recurrence, and those of its operands that are parameters; `bias` is what the
-    product with the inputs does not add."""
-    kernel, weight = KERNELS[cell.kind], cell.recurrent_weight
-    others: dict[str, Any] = {"gru": {"bias": bias}}.get(kernel, {})
-    if native and cell.projection is None:
-        weight = low.store.transformed(weight, f"native_{kernel}", partial(panels, kernel))
-        return f"native_{kernel}", {"weight": weight, **others}
-    if kernel == "lstm":
-        others = {"projection": cell.projection}
-    return kernel, {"weight": weight, **others}
+    gates = products.linear(low, node, flat, cell.input_weight, ahead)
+    gates = _like(gates, gates.meta.view(*x.meta.shape[:2], gates.meta.shape[1]))
+    if batch_first:
+        gates, out = (_like(t, t.meta.transpose(0, 1)) for t in (gates, out))
+    args: dict[str, Any] = {"gates": gates, "weight": cell.recurrent_weight}
+    if cell.kind == "lstm":
+        args |= {"projection": cell.projection, "hidden": given[0], "cell": given[1]}
+    elif cell.kind == "gru":
+        args |= {"bias": left, "hidden": given[0]}
+    else:
+        args |= {"hidden": given[0], "relu": cell.kind == "rnn_relu"}
+    kernel = KERNELS[cell.kind]
+    if native and cell.projection is None and out.meta.dtype is torch.float32:
+        kernel = f"native_{kernel}"
+        args.pop("projection", None)
+        args["weight"] = low.store.transformed(
+            cell.recurrent_weight, kernel, partial(panels, KERNELS[cell.kind])
+        )
+    low.emit(node, kernel, {**args, "reverse": reverse}, [out, *last])
 
 
 def panels(kernel: str, weight: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from occ.ir import BufferKind, Program
 from tests.kernels.cases import Numbers
-from tests.lower.comparing import Apply, check, check_all, fallbacks, kernels_of, lowered
+from tests.lower.comparing import Apply, check, check_all, fallbacks, kernels_of
 
 numbers = Numbers()
 
@@ -138,39 +138,6 @@ def test_no_step_reads_two_recurrent_weights() -> None:
     recurrent = 4 * 64 * 64 * 4
     assert max(_weights_read(program)) < 1.1 * max(recurrent, 4 * 64 * 128 * 4)
     assert kernels_of(program).total() < 40
-
-
-SEQUENCES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], int]] = {
-    "lstm": (lambda: nn.LSTM(6, 8), (160, 1, 6), 4),
-    "lstm, several sequences": (lambda: nn.LSTM(6, 8), (32, 5, 6), 4),
-    "lstm, batch first": (lambda: nn.LSTM(6, 8, 2, batch_first=True), (1, 160, 6), 8),
-    "lstm, both ways": (lambda: nn.LSTM(6, 8, bidirectional=True), (165, 1, 6), 10),
-    "lstm, projected": (lambda: nn.LSTM(6, 8, proj_size=4), (160, 1, 6), 4),
-    "gru, both ways": (lambda: nn.GRU(6, 8, bidirectional=True, batch_first=True), (1, 96, 6), 6),
-    "no number of stretches divides the time": (lambda: nn.LSTM(6, 8), (163, 1, 6), 1),
-    "few rows in each": (lambda: nn.LSTM(6, 8), (16, 1, 6), 1),
-    "rows of a stretch lie apart": (lambda: nn.LSTM(6, 8, batch_first=True), (2, 160, 6), 1),
-    "weights would be read for each": (lambda: nn.LSTM(8, 512), (160, 1, 8), 1),
-    "gates are no larger than the result": (lambda: nn.RNN(6, 8), (160, 1, 6), 1),
-}
-"""Layers, the shape of their input, and in how many steps they go through time."""
-
-
-@pytest.mark.parametrize("name", SEQUENCES)
-def test_stretches_of_time(name: str) -> None:
-    make, shape, count = SEQUENCES[name]
-    kernels = kernels_of(lowered(seeded(make), numbers(*shape)).program)
-    assert sum(kernels[kernel] for kernel in ("lstm", "gru", "rnn")) == count
-
-
-def test_stretches_compute_what_one_would() -> None:
-    check_all({name: (seeded(make), (numbers(*shape),)) for name, (make, shape, _) in SEQUENCES.items()})
-
-
-def test_gates_exist_for_a_stretch_at_a_time() -> None:
-    program = lowered(seeded(lambda: nn.LSTM(6, 8)), numbers(160, 1, 6)).program
-    activations = [b.nbytes for b in program.buffers if b.kind is BufferKind.ACTIVATION]
-    assert max(activations) == 160 * 8 * 4
 
 
 def _weights_read(program: Program) -> list[int]:
