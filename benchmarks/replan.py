@@ -18,10 +18,10 @@ from share_table import ShareTable, fill_table
 
 PREFACE = """# Planning again
 
-Seconds of `occ replan`, from the start of its process to its end, medians: it checks an artifact that keeps all
-weights resident, plans it for a share of demand (the smallest feasible budget where that is larger, marked *),
-and copies and checks the weights, which are not in the page cache. Its kernels have been measured before. How to
-repeat it: [benchmarks.md](benchmarks.md)."""
+Seconds of `occ replan`, from the start of its process to its end, medians: it checks an artifact that keeps
+all weights resident, plans it for a share of demand (the smallest feasible budget where that is larger,
+marked *), and copies and checks the weights, which are not in the page cache. Its kernels have been measured
+before. How to repeat it: [benchmarks.md](benchmarks.md)."""
 
 
 def replan_seconds(artifact: Path, budget: int, output: Path) -> float:
