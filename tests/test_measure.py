@@ -164,6 +164,15 @@ def test_costs_are_measured_once_and_kept() -> None:
         assert not measurer._children
 
 
+def test_nothing_goes_on_beside_what_is_measured() -> None:
+    asked: list[str] = []
+    with Measurer(TARGET, undisturbed=lambda: asked.append("quiet?")) as measurer:
+        measurer.measure(one_step("exp", 30), TARGET.spin)
+        assert asked == ["quiet?"]
+        measurer.measure(one_step("exp", 30), TARGET.spin)
+        assert asked == ["quiet?"]
+
+
 def test_one_process_measures_all_that_wait_in_one_way() -> None:
     with Measurer(TARGET) as measurer:
         measurer.measure(one_step("exp", 10), TARGET.spin)

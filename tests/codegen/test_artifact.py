@@ -28,8 +28,8 @@ from occ.codegen.bundle import runtime_members, write_artifact
 from occ.codegen.checksums import Summing
 from occ.codegen.crc32 import joined
 from occ.codegen.weights import WeightPart
-from occ.errors import ArtifactError, InternalError, OccError, UsageError
-from occ.replanning import replan_artifact
+from occ.errors import ArtifactError, BudgetError, InternalError, OccError, UsageError
+from occ.replanning import replan_artifact, replanning
 from occ.runtime_stub.jobs import table_pages
 from tests.tiny_plans import EXAMPLES, Example, mlp
 
@@ -341,6 +341,29 @@ def test_replanning_keeps_the_weights(artifact: Path, tmp_path: Path) -> None:
     check_weights(opened.path, opened)
     nbytes = plan.program.file_nbytes
     assert target.read_bytes()[:nbytes] == artifact.read_bytes()[:nbytes]
+
+
+def test_a_plan_that_cannot_be_made_leaves_nothing(artifact: Path, tmp_path: Path) -> None:
+    """Its weights may have been copied by then, and another file may have the name already."""
+    target = tmp_path / "new.occ"
+    target.write_bytes(b"the one before")
+
+    def refused() -> None:
+        with replanning(open_artifact(artifact), target) as copying:
+            copying.settle()
+            raise BudgetError("too small", 1)
+
+    with pytest.raises(BudgetError):
+        refused()
+    assert sorted(os.listdir(tmp_path)) == ["mlp.occ", "new.occ"]
+    assert target.read_bytes() == b"the one before"
+
+
+def test_replanning_takes_plans_of_the_same_program_alone(artifact: Path, tmp_path: Path) -> None:
+    other = next(example for make in EXAMPLES.values() if (example := make()).plan.program.name != "mlp")
+    with pytest.raises(InternalError, match="expects other weights"):
+        replan_artifact(open_artifact(artifact), tmp_path / "new.occ", other.plan)
+    assert os.listdir(tmp_path) == ["mlp.occ"]
 
 
 def test_replanning_does_not_bless_damage(artifact: Path, tmp_path: Path) -> None:
