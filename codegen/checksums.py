@@ -215,4 +215,5 @@ def _edges(program: Program) -> Iterator[int]:
             value = program.values[table]
             if value.buffer in begins:
                 first, last = (begins[value.buffer] + place for place in value.extent)
-                yield from range(round_down(first, PAGE), last + PAGE, PAGE)
+                for page in table_pages(first, last - first, 1):
+                    yield from (page, page + PAGE)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import occ
 from occ.codegen.addresses import Addresses
 from occ.codegen.bundle import NATIVE_SOURCE, TRITON_SOURCE, runtime_members
-from occ.codegen.checksums import Checksums, Summing, compare
+from occ.codegen.checksums import Checksums, Summing, Sums, compare
 from occ.codegen.emit import emit, emit_native, emit_triton
 from occ.codegen.manifest import manifest_json
 from occ.codegen.weights import Advance
@@ -99,24 +100,37 @@ def open_artifact(path: str | Path) -> Artifact:
     return artifact
 
 
-def check_weights(path: str | Path, artifact: Artifact, advance: Advance = lambda nbytes: None) -> None:
-    """Read all weights of `path` and compare them with the checksums of `artifact`; `advance` gets the bytes
-    as they are read.
+def check_weights(artifact: Artifact, advance: Advance = lambda nbytes: None) -> None:
+    """Read all weights of an artifact and compare them with its checksums; `advance` gets the bytes as they
+    are read.
 
     Raises ArtifactError naming the first tile, state or page that differs, and UsageError where the file
     cannot be read.
     """
+    with opened_weights(artifact.path) as weights, Summing(artifact.source, weights.read_pages) as summing:
+        checked_sums(artifact, summing, advance)
+
+
+@contextmanager
+def opened_weights(path: str) -> Iterator[WeightFile]:
+    """The weights of the artifact at `path`, to be read. Raises UsageError where it cannot be opened."""
     try:
-        with (
-            closing(WeightFile(str(path))) as weights,
-            Summing(artifact.source, weights.read_pages) as summing,
-        ):
-            sums = summing.sums(advance)
-    except DamageError as error:
-        raise ArtifactError(str(error)) from error
+        weights = WeightFile(path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    compare(str(path), artifact.plan, sums.of(artifact.plan), artifact.checksums)
+    with closing(weights):
+        yield weights
+
+
+def checked_sums(artifact: Artifact, summing: Summing, advance: Advance) -> Sums:
+    """What `summing` finds in the weights of an artifact, when it has read them and they are what was
+    recorded. Raises ArtifactError where they are not."""
+    try:
+        sums = summing.sums(advance)
+    except DamageError as error:
+        raise ArtifactError(str(error)) from error
+    compare(artifact.path, artifact.plan, sums.of(artifact.plan), artifact.checksums)
+    return sums
 
 
 def _verify(plan: Plan) -> None:

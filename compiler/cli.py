@@ -302,7 +302,7 @@ def _verify(options: argparse.Namespace) -> str:
     artifact = open_artifact(options.artifact)
     compared = check_library(artifact.path, artifact.plan)
     with _progress(options.json).stage("reading", artifact.plan.program.file_nbytes, BYTES) as advance:
-        check_weights(artifact.path, artifact, advance)
+        check_weights(artifact, advance)
     tiles = len(artifact.plan.sizing.tiles)
     if options.json:
         return _json({"artifact": artifact.path, "tiles": tiles, "sound": True, "library": compared})

@@ -26,8 +26,8 @@ class CudaMeasurer:
     """Measures steps on the GPU of this machine, each case once; `target` is the profile that knows them all.
 
     A helper process starts when a case is met that the profile lacks, after `undisturbed` has returned, and
-    ends with the `with` block. A
-    convolution's workspace is the one that cuDNN takes with the shapes at hand; cuBLAS keeps one for all.
+    ends with the `with` block. A convolution's workspace is the one that cuDNN takes with the shapes at hand;
+    cuBLAS keeps one for all.
     """
 
     def __init__(

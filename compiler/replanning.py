@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from occ.artifact import Artifact, open_artifact
+from occ.artifact import Artifact, checked_sums, open_artifact, opened_weights
 from occ.codegen.bundle import (
     NewFile,
     append_archive,
@@ -17,10 +17,10 @@ from occ.codegen.bundle import (
     new_file,
     pages_of,
 )
-from occ.codegen.checksums import Summing, compare
+from occ.codegen.checksums import Summing
 from occ.codegen.weights import Advance
 from occ.devices import device_of, target_for
-from occ.errors import ArtifactError, InternalError, UsageError
+from occ.errors import InternalError
 from occ.feed import parse_feed
 from occ.goals import parse_goal
 from occ.ir import Plan
@@ -28,8 +28,6 @@ from occ.planned import Compiled, planned
 from occ.progress import BYTES, SILENT, as_progress
 from occ.report.dump import Dump
 from occ.report.text import claim
-from occ.runtime_stub.integrity import DamageError
-from occ.runtime_stub.storage import WeightFile
 from occ.target import Target
 from occ.units import format_bytes
 
@@ -80,10 +78,9 @@ def replan(
 
 @dataclass(frozen=True, slots=True)
 class Replanning:
-    """A copy of the weights of `artifact` that is under way to `new`, which is to become `path`."""
+    """A copy of the weights of `artifact` that is under way to `new`."""
 
     artifact: Artifact
-    path: Path
     new: NewFile
     summing: Summing
 
@@ -100,14 +97,9 @@ class Replanning:
                 f"the new plan expects other weights in the file than {self.artifact.path} has"
             )
         native = native_members(plan)
-        with named(self.path):
-            try:
-                sums = self.summing.sums(advance)
-            except DamageError as error:
-                raise ArtifactError(str(error)) from error
-            # Before they are written down for another plan: damage must not get new checksums.
-            old = self.artifact
-            compare(old.path, old.plan, sums.of(old.plan), old.checksums)
+        with named(self.new.path):
+            # Checked before they are written down for another plan: damage must not get new checksums.
+            sums = checked_sums(self.artifact, self.summing, advance)
             append_archive(self.new.file, plan, source, native, sums.of(plan))
             self.new.keep()
 
@@ -121,15 +113,12 @@ def replanning(artifact: Artifact, path: Path) -> Iterator[Replanning]:
     be read or written, and InternalError where a plan expects other weights.
     """
     with ExitStack() as stack:
-        try:
-            weights = stack.enter_context(closing(WeightFile(artifact.path)))
-        except OSError as error:
-            raise UsageError(f"cannot read {artifact.path}: {error.strerror or error}") from error
+        weights = stack.enter_context(opened_weights(artifact.path))
         with named(path):
             new = stack.enter_context(new_file(path))
             pages = stack.enter_context(pages_of(new.file, artifact.source.file_nbytes))
         summing = stack.enter_context(Summing(artifact.source, weights.read_pages, pages.write))
-        yield Replanning(artifact, path, new, summing)
+        yield Replanning(artifact, new, summing)
 
 
 def replan_artifact(artifact: Artifact, path: Path, plan: Plan) -> None:

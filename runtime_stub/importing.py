@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from importlib import import_module
 
 
 def import_torch() -> None:
@@ -18,7 +19,7 @@ def import_torch() -> None:
     enabled = gc.isenabled()
     gc.disable()
     try:
-        import torch  # noqa: F401 - for those who import it after this
+        import_module("torch")
     finally:
         gc.freeze()
         if enabled:

@@ -51,7 +51,7 @@ def test_written_artifacts_open(name: str, tmp_path: Path) -> None:
     opened = open_artifact(path)
     assert opened.plan == example.plan
     assert opened.source == example.plan.program
-    check_weights(opened.path, opened)
+    check_weights(opened)
 
 
 def test_equal_plans_give_equal_bytes(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_damaged_weights_are_named(artifact: Path) -> None:
     content[524288 + 77] ^= 1
     artifact.write_bytes(content)
     with pytest.raises(ArtifactError, match="tile 1 "):
-        check_weights(opened.path, opened)
+        check_weights(opened)
 
 
 def test_damage_in_weights_that_the_plan_does_not_read_is_found(tmp_path: Path) -> None:
@@ -218,12 +218,12 @@ def test_damage_in_weights_that_the_plan_does_not_read_is_found(tmp_path: Path) 
     example = replace(example, plan=replace(example.plan, program=longer))
     path = write(example, tmp_path / "mlp.occ")
     opened = open_artifact(path)
-    check_weights(opened.path, opened)
+    check_weights(opened)
     content = bytearray(path.read_bytes())
     content[end + 99] ^= 1
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match="does not read have changed"):
-        check_weights(opened.path, opened)
+        check_weights(opened)
     with pytest.raises(ArtifactError, match="does not read have changed"):
         replan_artifact(opened, tmp_path / "new.occ", example.plan)
     assert os.listdir(tmp_path) == ["mlp.occ"]
@@ -338,7 +338,7 @@ def test_replanning_keeps_the_weights(artifact: Path, tmp_path: Path) -> None:
     replan_artifact(open_artifact(artifact), target, roomier)
     opened = open_artifact(target)
     assert opened.plan == roomier
-    check_weights(opened.path, opened)
+    check_weights(opened)
     nbytes = plan.program.file_nbytes
     assert target.read_bytes()[:nbytes] == artifact.read_bytes()[:nbytes]
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 IMPORT = """
-import gc, sys
+import gc
 from occ.runtime_stub.importing import import_torch
 import_torch()
 import torch
