@@ -21,11 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from zoo_models import build
 
 from occ.capture import capture
+from occ.drafts import PlanningTarget
 from occ.errors import BudgetError
 from occ.ir import BufferKind, Machine, Plan, Program, Reader, StepCost
 from occ.lower import lower
 from occ.model_file import as_call
-from occ.planning import PlanningTarget, plan
+from occ.planning import plan
 from occ.report.html import html_page
 from occ.runtime_stub.packed import probe
 from occ.serialize import plan_from_json, plan_to_json, program_from_json, program_to_json

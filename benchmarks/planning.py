@@ -20,13 +20,13 @@ import torch
 from markdown_table import MarkdownTable
 from zoo_models import ZOO, build
 
+from occ.drafts import PlanningTarget
 from occ.goals import Plans
 from occ.ir import Plan, Program, StepCost
 from occ.measure import Measurer
 from occ.model_file import as_call
 from occ.pipeline import captured_and_lowered
 from occ.planned import planning_target
-from occ.planning import PlanningTarget
 from occ.progress import SILENT
 from occ.report.dump import Dump
 from occ.target import local_target

@@ -15,9 +15,9 @@ from math import isfinite, sqrt
 from typing import Protocol, Union
 
 from occ import planning
+from occ.drafts import PlanningTarget
 from occ.errors import BudgetError, UsageError
 from occ.ir import Plan, Program
-from occ.planning import PlanningTarget
 from occ.units import PAGE, format_bytes, format_seconds, parse_bytes, round_up
 
 RESOLUTION = 0.01

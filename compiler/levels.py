@@ -7,8 +7,8 @@ budget. Levels are a constant ratio apart, down to the least that bands reach.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from occ.ir import Choices, Program
@@ -22,6 +22,14 @@ WORTH = 0.95
 """Ratio of bytes to the level before that makes a level worth having."""
 
 
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Choices, and the bytes that the fullest step needs with them."""
+
+    nbytes: int
+    choices: Choices
+
+
 class Levels:
     """The levels of one program under `choices` that have neither an order nor bands yet."""
 
@@ -33,45 +41,46 @@ class Levels:
         order = lower_order(source, beside)
         self._ordered = Shrinking(source, order, beside) if runs_of(order) else None
         self._runs = runs_of(order)
-        self._made: dict[int, Choices] = {}
+        self._made: dict[int, Level] = {}
 
     @cached_property
-    def _least(self) -> tuple[int, Choices]:
-        """What the fullest step needs at least, and with which choices."""
+    def least(self) -> Level:
+        """The level whose fullest step needs least."""
         own = self._own.shrunk()
         if self._ordered is not None and (other := self._ordered.shrunk()).nbytes < own.nbytes:
-            return other.nbytes, self._with(other, self._runs)
-        return own.nbytes, self._with(own)
+            return self._level(other, self._runs)
+        return self._level(own)
 
-    @property
-    def least(self) -> Choices:
-        """The choices with which the fullest step needs least."""
-        return self._least[1]
-
-    def within(self, nbytes: int) -> Choices | None:
-        """The choices of the first level whose fullest step needs at most `nbytes`; None where none needs so
-        little."""
+    def within(self, nbytes: int) -> Level | None:
+        """The first level whose fullest step needs at most `nbytes`; None where none needs so little."""
         whole = self._own.nbytes
         if whole <= nbytes:
-            return self._choices
+            return Level(whole, self._choices)
         if self._ordered is not None and self._ordered.nbytes <= nbytes:
-            return replace(self._choices, order=self._runs)
-        least, choices = self._least
+            return Level(self._ordered.nbytes, replace(self._choices, order=self._runs))
+        least = self.least.nbytes
         if least > WORTH * whole or least > nbytes:
             return None
         target = whole
         while target > nbytes:
             target = int(target * STEP)
-        return self._at(target) if target > least else choices
+        return self._at(target) if target > least else self.least
 
-    def _at(self, target: int) -> Choices:
-        """The choices of a level above the last."""
+    def down(self, ratio: float) -> Iterator[Level]:
+        """Levels that each need at most `ratio` of what the one before needs, from the whole program's on."""
+        nbytes = self._own.nbytes
+        while (level := self.within(int(ratio * nbytes))) is not None and level.nbytes < nbytes:
+            nbytes = level.nbytes
+            yield level
+
+    def _at(self, target: int) -> Level:
+        """A level above the last."""
         if target not in self._made:
             own = self._own.shrunk(target)
-            self._made[target] = self._with(own)
+            self._made[target] = self._level(own)
             if own.nbytes > target and self._ordered is not None:
-                self._made[target] = self._with(self._ordered.shrunk(target), self._runs)
+                self._made[target] = self._level(self._ordered.shrunk(target), self._runs)
         return self._made[target]
 
-    def _with(self, shrunk: Shrunk, runs: tuple[tuple[int, int], ...] = ()) -> Choices:
-        return replace(self._choices, order=runs, bands=shrunk.bands)
+    def _level(self, shrunk: Shrunk, runs: tuple[tuple[int, int], ...] = ()) -> Level:
+        return Level(shrunk.nbytes, replace(self._choices, order=runs, bands=shrunk.bands))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from occ.accelerator import Accelerator, reader_for
 from occ.costs import Costs, measurer_for
+from occ.drafts import PlanningTarget
 from occ.feed import Feed, check_memories, ring_nbytes
 from occ.goals import Goal, Plans, plan_for
 from occ.ir import Machine, Plan, Program
 from occ.native import native_settings
-from occ.planning import PlanningTarget
 from occ.progress import Progress
 from occ.report.dump import Dump
 from occ.target import Target

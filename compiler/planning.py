@@ -6,54 +6,26 @@ send a plan back: a step that does not fit (it is split finer) and fragmentation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
-from math import inf, prod
-from typing import Protocol
+from math import inf
 
+from occ.drafts import TILE_TARGETS, Draft, Drafts, PlanningTarget
 from occ.errors import BudgetError
-from occ.feed import Feed, host_nbytes
+from occ.feed import host_nbytes
 from occ.footprint import process_nbytes
-from occ.gathers import LOOKUPS, gather_pays
-from occ.ir import (
-    Budget,
-    BufferKind,
-    Choices,
-    Footprint,
-    Machine,
-    Placement,
-    Plan,
-    Program,
-    Reader,
-    Sizing,
-    StepCost,
-    refs_of,
-)
+from occ.ir import Budget, Choices, Placement, Plan, Program, Sizing
 from occ.ladder import Demand, Ladder, Sized, rungs_between
-from occ.levels import Levels
 from occ.passes.items import items_of, placed_buffers
-from occ.passes.liveness import Liveness, liveness
+from occ.passes.liveness import liveness
 from occ.passes.placement.portfolio import place
 from occ.passes.sizing import Refinement, explain_peak, size, smallest_pool
-from occ.passes.splitting import finer, split_for
-from occ.passes.tiling import tile, tile_uses
+from occ.passes.splitting import split_for
+from occ.passes.tiling import tile
 from occ.passes.timing import predict
-from occ.rewrite import rewritten
 from occ.units import PAGE, format_bytes, round_down, round_up
-
-TILE_TARGETS = (256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20, 16 << 20)
-"""Bytes of weights that a part of a split step reads, candidates: a request below 256 KiB costs an SSD more
-time than its bytes do, and above 16 MiB there is nothing left to gain from larger ones."""
-
-TRIED = 3
-"""Drafts that are sized for one budget."""
-
-LEAST_WINDOW = 4
-"""Tiles that a pool should have room for, so that one is computed with while others arrive."""
-
-ROOMY = 4
-"""A pool so many times what the fullest step needs has nothing to gain from bands."""
+from occ.unlimited import resident_draft
 
 QUICKEST = 0.8
 """Ratio of computing that no other draft goes below."""
@@ -64,72 +36,7 @@ BANDED = 2
 EFFORT = 0.1
 """Share of the placement's usual effort for the plan that is kept: about two seconds where it is hard."""
 
-CRC_NBYTES = 4
-
 Progress = Callable[[str], None]
-RESIDENT_SPIN = "default"
-"""How the threads of a program wait that loads nothing: as OpenMP has it."""
-
-
-class Measure(Protocol):
-    """Cost of every step of a rewritten program on the target, where OpenMP's threads wait by the policy
-    `spin`. What weights leave in the caches counts where they are `resident`."""
-
-    def __call__(self, program: Program, spin: str, resident: bool = False) -> Sequence[StepCost]: ...
-
-
-@dataclass(frozen=True)
-class PlanningTarget:
-    """What planning needs to know of the target."""
-
-    measure: Measure
-    reader: Reader
-    machine: Machine
-    streaming_spin: str
-    footprint: Footprint = field(default_factory=Footprint)
-    feed: Feed = field(default_factory=Feed)
-    context_nbytes: int = 0
-
-    @property
-    def has_own_memory(self) -> bool:
-        """Whether the budget is that of a device, beside the host's memory."""
-        return self.machine.device != "cpu"
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A rewritten program with everything that does not depend on the budget; `costs` are those of threads
-    that wait by the policy `spin`, and `reader` is the target's with the slowdown of these steps."""
-
-    choices: Choices
-    program: Program
-    origins: tuple[int, ...]
-    """For every step the one of the unsplit program that it comes from."""
-    spin: str
-    costs: tuple[StepCost, ...]
-    reader: Reader
-    liveness: Liveness
-    loader_nbytes: int
-    needs: tuple[int, ...]
-    """Bytes of the arena each step needs by itself: live buffers and the tiles it reads."""
-
-    @cached_property
-    def compute(self) -> float:
-        """Seconds."""
-        return sum(cost.seconds for cost in self.costs)
-
-    @cached_property
-    def floor_nbytes(self) -> int:
-        return max(self.needs, default=0)
-
-    @cached_property
-    def workspace(self) -> int:
-        return max((cost.workspace for cost in self.costs), default=0)
-
-    @cached_property
-    def outside_nbytes(self) -> int:
-        """Bytes of the budget that the arena cannot have."""
-        return self.program.outputs_nbytes + self.loader_nbytes + self.workspace
 
 
 class Planner:
@@ -144,7 +51,7 @@ class Planner:
     @cached_property
     def unlimited(self) -> Plan:
         """All weights resident in the least arena for that."""
-        return _unlimited(self._source, self._whole, self._target)
+        return _unlimited(self._source, resident_draft(self._drafts), self._target)
 
     @cached_property
     def smallest(self) -> Plan:
@@ -216,8 +123,8 @@ def _resident_budget(whole: Draft) -> int:
 
 
 def _least_resident_budget(whole: Draft) -> int:
-    """A budget below which not all weights of an unsplit program are resident, whatever its workspace is."""
-    return _resident_budget(whole) - whole.workspace - 2 * PAGE
+    """A budget below which not all weights of a program are resident, whatever bands and workspace it has."""
+    return _resident_budget(whole) - whole.liveness.peak_nbytes - whole.workspace - 2 * PAGE
 
 
 def _placed(sized: Sized[Draft], limit: int, target: PlanningTarget) -> Plan | None:
@@ -234,167 +141,13 @@ def smallest_budget(source: Program, target: PlanningTarget) -> int:
     return Planner(source, target).smallest.budget.total
 
 
-class Drafts:
-    """The drafts of one source program, each made once."""
-
-    def __init__(self, source: Program, target: PlanningTarget) -> None:
-        self.source = source
-        self.target = target
-        self.gathers = gatherable(source)
-        self._made: dict[Choices, Draft] = {}
-        self._levels: dict[Choices, Levels] = {}
-        self._unrefined = [
-            (tile_nbytes, Choices(split_for(source, tile_nbytes), self.gathers))
-            for tile_nbytes in sorted(TILE_TARGETS, reverse=True)
-        ]
-
-    @property
-    def largest(self) -> Draft:
-        """The draft with the largest tiles."""
-        return self.of(self._unrefined[0][1])
-
-    def of(self, choices: Choices) -> Draft:
-        """The draft of these choices; the same object every time."""
-        if choices not in self._made:
-            self._made[choices] = _draft(self.source, choices, self.target)
-        return self._made[choices]
-
-    def at(self, limit: int) -> list[Draft]:
-        """Drafts worth trying at a budget, those with the largest tiles first: fewer parts compute faster,
-        smaller tiles hide better. Each is there as it is, if it fits, and in bands that leave more of the
-        pool to weights."""
-        found: dict[Choices, None] = {}
-        for tile_nbytes, choices in self._unrefined:
-            draft = self._refined(choices, limit)
-            if draft is not None:
-                pool = max(limit - draft.outside_nbytes, LEAST_WINDOW * min(TILE_TARGETS))
-                if tile_nbytes * LEAST_WINDOW <= pool:
-                    found.setdefault(draft.choices)
-        drafts: dict[Choices, Draft] = {}
-        for choices in list(found)[:TRIED]:
-            draft = self.of(choices)
-            for banded in (draft, self._banded(draft, limit, ROOMY)):
-                if banded.floor_nbytes <= round_down(limit - banded.outside_nbytes, PAGE):
-                    drafts.setdefault(banded.choices, banded)
-        return list(drafts.values())
-
-    def least(self, draft: Draft) -> Draft:
-        """The draft in the bands with which its fullest step needs least."""
-        return self.of(self._levels_of(draft).least)
-
-    def _refined(self, choices: Choices, limit: int) -> Draft | None:
-        """The draft of these choices with the weights of whatever does not fit the budget split finer, until
-        it does, or does in bands."""
-        while True:
-            draft = self.of(choices)
-            pool = round_down(limit - draft.outside_nbytes, PAGE)
-            if draft.floor_nbytes <= pool:
-                return draft
-            refined = choices
-            live = draft.liveness.live_nbytes
-            tight = [i for i, need in enumerate(draft.needs) if need > pool >= live[i]]
-            for step in sorted({draft.origins[index] for index in tight}):
-                refined = finer(self.source, refined, step) or refined
-            if refined == choices:
-                banded = self._banded(draft, limit, 1)
-                return draft if banded.floor_nbytes <= pool else None
-            choices = refined
-
-    def _banded(self, draft: Draft, limit: int, share: int) -> Draft:
-        """The draft in as few bands as it takes for its fullest step to need at most 1/`share` of the pool;
-        in those with which it needs least where none is enough."""
-        levels = self._levels_of(draft)
-        pool = limit - draft.outside_nbytes
-        return self.of(levels.within(pool // share) or levels.least)
-
-    def _levels_of(self, draft: Draft) -> Levels:
-        if draft.choices not in self._levels:
-            beside = [0] * len(self.source.steps)
-            for index, origin in enumerate(draft.origins):
-                tiles = draft.needs[index] - draft.liveness.live_nbytes[index]
-                beside[origin] = max(beside[origin], tiles)
-            self._levels[draft.choices] = Levels(self.source, draft.choices, beside)
-        return self._levels[draft.choices]
-
-
-def _draft(source: Program, choices: Choices, target: PlanningTarget) -> Draft:
-    made = rewritten(source, choices)
-    program = made.program
-    live = liveness(program)
-    costs = tuple(target.measure(program, target.streaming_spin))
-    return Draft(
-        choices=choices,
-        program=program,
-        origins=made.origins,
-        spin=target.streaming_spin,
-        costs=costs,
-        reader=replace(target.reader, slowdown=slowdown_of(costs, target.reader)),
-        liveness=live,
-        loader_nbytes=0 if target.has_own_memory else _checksums_nbytes(program),
-        needs=tuple(step_needs(program, live)),
-    )
-
-
-def slowdown_of(costs: Sequence[StepCost], reader: Reader) -> float:
-    """How many times longer steps take, all in all, while weights are read."""
-    alone = sum(cost.seconds for cost in costs)
-    beside = sum(cost.seconds * (cost.slowdown or reader.slowdown) for cost in costs)
-    return round(beside / alone, 4) if alone else reader.slowdown
-
-
-def _checksums_nbytes(program: Program) -> int:
-    """Bytes the loader holds for tables that stay in the file: a CRC-32 for each of their pages."""
-    tables = {program.values[value].buffer for step in program.steps for value in step.stored}
-    pages = sum(-(-program.buffers[table].nbytes // PAGE) + 1 for table in tables)
-    return round_up(pages * CRC_NBYTES, PAGE)
-
-
-def gatherable(source: Program) -> tuple[int, ...]:
-    """Lookups that read far fewer bytes of their table than it has: those that a gather serves better."""
-    found = []
-    for index, step in enumerate(source.steps):
-        if step.kernel not in LOOKUPS:
-            continue
-        refs = (ref for name in ("weight", "indices") for ref in refs_of(dict(step.args)[name]))
-        table, rows = (source.values[ref.value] for ref in refs)
-        buffer = source.buffers[table.buffer]
-        row_nbytes = table.shape[1] * table.itemsize
-        if (
-            buffer.kind is BufferKind.WEIGHT
-            and table.strides[-1] == 1
-            and gather_pays(prod(rows.shape), row_nbytes, buffer.nbytes)
-        ):
-            found.append(index)
-    return tuple(found)
-
-
-def step_needs(program: Program, live: Liveness) -> list[int]:
-    """Bytes of the arena each step needs by itself: live buffers and the tiles it reads."""
-    tiles = tile(program)
-    uses = tile_uses(program, tiles)
-    return [
-        base + sum(tiles[t].nbytes for t in read)
-        for base, read in zip(live.live_nbytes, uses.of_step, strict=True)
-    ]
-
-
 def _unlimited(source: Program, draft: Draft, target: PlanningTarget) -> Plan:
     everything = sum(buffer.nbytes for buffer in source.buffers) + draft.liveness.peak_nbytes
     roomy = 2 * everything + len(source.grains) * PAGE
     sizing = size(draft.program, draft.liveness, draft.costs, draft.reader, roomy)
     assert not isinstance(sizing, Refinement)
     assert not sizing.loads
-    draft = _waiting_best(draft, target)
     return _plan(draft, sizing, _place_low(draft, sizing), None, target)
-
-
-def _waiting_best(draft: Draft, target: PlanningTarget) -> Draft:
-    """The draft with the spin policy that serves it best when nothing is loaded beside it, and all weights
-    are where they were the run before."""
-    costs = tuple(target.measure(draft.program, RESIDENT_SPIN, resident=True))
-    if sum(cost.seconds for cost in costs) < draft.compute:
-        return replace(draft, spin=RESIDENT_SPIN, costs=costs)
-    return draft
 
 
 def _smallest(drafts: Drafts) -> Plan:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from occ.drafts import PlanningTarget
 from occ.errors import BudgetError
 from occ.goals import Plans
 from occ.ir import BufferKind, Machine, Plan, Program, Reader, StepCost
-from occ.planning import PlanningTarget
 from tests.report.planned import planned, stack
 
 MACHINE = Machine("cpu", 1, "default", "2.13.0", "any", "0" * 64)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from occ.capture import capture
+from occ.drafts import PlanningTarget
 from occ.errors import BudgetError, UsageError
 from occ.goals import (
     RESOLUTION,
@@ -28,7 +29,7 @@ from occ.ir import Reader, Step, StepCost
 from occ.ladder import SAME
 from occ.lower import lower
 from occ.passes.timing import predict
-from occ.planning import PlanningTarget, plan
+from occ.planning import plan
 from occ.units import PAGE
 from occ.verify import verify
 from tests.comparing import as_call

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from occ.drafts import PlanningTarget
 from occ.errors import BudgetError
 from occ.ir import Plan, Program, Reader, Sizing, StepCost
 from occ.passes.liveness import liveness
 from occ.passes.placement.portfolio import place
 from occ.passes.sizing import size, smallest_pool
-from occ.planning import PlanningTarget, smallest_budget
 from occ.planning import plan as plan_program
+from occ.planning import smallest_budget
 from occ.rewrite import rewrite
 from occ.units import ALIGNMENT, PAGE, round_up
 from occ.verify import PlanError, verify
