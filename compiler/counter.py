@@ -6,14 +6,11 @@ It sees what every library of the process allocates, oneDNN and MKL included.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
-from occ.cache import cache_dir, write_bytes
+from occ.clibrary import built
 
 SOURCE = Path(__file__).with_name("malloc_counter.c")
 LIBRARY = "OCC_MALLOC_COUNTER"
@@ -25,7 +22,7 @@ def counter_settings() -> dict[str, str | None]:
 
     Python's own allocator is switched off, so that each object counts by itself.
     """
-    library = _built()
+    library = built(SOURCE, _preloads)
     if library is None:
         return {}
     preloaded = filter(None, [str(library), os.environ.get("LD_PRELOAD")])
@@ -62,23 +59,8 @@ def preloaded_counter() -> Counter | None:
     return Counter(library) if library else None
 
 
-def _built() -> Path | None:
-    source = SOURCE.read_bytes()
-    name = f"malloc_counter-{hashlib.sha256(source).hexdigest()[:16]}.so"
-    if (cache_dir() / name).exists():
-        return cache_dir() / name
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if compiler is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder) / name
-        command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(built), str(SOURCE)]
-        if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-            return None
-        # A machine may have a compiler for another C library than Python's.
-        trial = subprocess.run(
-            ["true"], env={**os.environ, "LD_PRELOAD": str(built)}, capture_output=True, check=False
-        )
-        if trial.returncode != 0 or trial.stderr:
-            return None
-        return write_bytes(name, built.read_bytes())
+def _preloads(library: Path) -> bool:
+    done = subprocess.run(
+        ["true"], env={**os.environ, "LD_PRELOAD": str(library)}, capture_output=True, check=False
+    )
+    return done.returncode == 0 and not done.stderr

@@ -6,14 +6,12 @@ smaller one, which is all there is to it: its best cannot be slower, by more tha
 
 A ladder has about a hundred rungs, and few of them are sized. What a rung can hold bounds its latency from
 below, so rungs wait in a queue by that bound, and are sized when nothing known is faster: best-first branch
-and bound (Lawler and Wood, Operations Research 14, 1966). A draft of which several have been sized gets a
-tighter bound: the tangents of a linear program's optimum, which is convex in the pool (`occ.passes.fluid`).
+and bound (Lawler and Wood, Operations Research 14, 1966).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
@@ -22,7 +20,6 @@ from math import inf
 from typing import Generic, Protocol, TypeVar
 
 from occ.ir import Prediction, Program, Reader, Sizing, StepCost
-from occ.passes.fluid import Tangent
 from occ.passes.liveness import Liveness
 from occ.passes.sizing import Refinement, Sizer
 from occ.passes.tiling import tiling
@@ -35,13 +32,6 @@ fragmentation of the placement."""
 
 SAME = 1e-6
 """Relative difference below which two latencies count as equal."""
-
-SIZED_FIRST = 3
-"""Rungs at which a draft is sized for one budget before a linear program is asked whether others are worth
-it."""
-
-REACH = 0.1
-"""Relative distance of pools over which the bound of a linear program is used."""
 
 
 class Draft(Protocol):
@@ -139,35 +129,16 @@ class _Sizings(Generic[AnyDraft]):
         self.draft = draft
         self._demand = Demand.of(draft)
         self._sizer = Sizer(draft.program, draft.liveness, draft.costs, draft.reader)
-        self._tangents: dict[int, Tangent | None] = {}
         self._made: dict[int, Sized[AnyDraft] | None] = {}
 
     def least_latency(self, rung: int) -> float:
         """Seconds that no sizing for a rung beats, from what the draft moves and computes."""
         return self._demand.least_latency(self._pool(rung), self.draft.reader)
 
-    def bound(self, rung: int, rival: float) -> float:
-        """The same from linear programs, which take longer: tangents at other pools where they show that
-        nothing here beats `rival` seconds, and one at a pool near this."""
-        pool = self._pool(rung)
-        least = self._least(pool)
-        if least < rival and all(abs(pool - other) > REACH * other for other in self._tangents):
-            self._tangents[pool] = self._sizer.tangent(pool)
-            least = self._least(pool)
-        return least
-
-    def _least(self, pool_nbytes: int) -> float:
-        lines = (line for line in self._tangents.values() if line is not None)
-        return max((line.at(pool_nbytes) for line in lines), default=0.0)
-
     @property
     def count(self) -> int:
         """Sizings made."""
         return len(self._made)
-
-    def has(self, rung: int) -> bool:
-        """Whether the sizing for a rung is made."""
-        return rung in self._made
 
     def at(self, rung: int) -> Sized[AnyDraft] | None:
         """The sizing for a rung; None where the draft does not fit it."""
@@ -187,13 +158,11 @@ class _Sizings(Generic[AnyDraft]):
 @dataclass(frozen=True, slots=True, order=True)
 class _Waiting:
     """A rung of the ladder (a negative budget, so that larger ones come first) with a latency that nothing
-    there beats. `number` is that of a draft there, -1 for all of them; `refined` says that the bound is the
-    best there is."""
+    there beats. `number` is that of a draft there, -1 for all of them."""
 
     least: float
     rung: int
     number: int
-    refined: bool
 
 
 class Ladder(Generic[AnyDraft]):
@@ -224,10 +193,9 @@ class Ladder(Generic[AnyDraft]):
         """Every draft at every rung up to `limit` bytes where it fits and is faster than `rival` seconds, by
         ascending predicted latency (up to SAME); of equal ones the largest rung first. Sizes only what the
         next result needs."""
-        waiting = [_Waiting(self._least_at(rung), -rung, -1, False) for rung in self.rungs if rung <= limit]
+        waiting = [_Waiting(self._least_at(rung), -rung, -1) for rung in self.rungs if rung <= limit]
         heapify(waiting)
         made: list[tuple[float, int, int, Sized[AnyDraft]]] = []
-        asked: Counter[int] = Counter()
         while waiting or made:
             if made and (not waiting or made[0][0] <= waiting[0].least * (1.0 + SAME)):
                 yield heappop(made)[3]
@@ -240,15 +208,9 @@ class Ladder(Generic[AnyDraft]):
             if first.number < 0:
                 for number, sizings in enumerate(found):
                     least = max(first.least, sizings.least_latency(rung))
-                    heappush(waiting, _Waiting(least, first.rung, number, False))
+                    heappush(waiting, _Waiting(least, first.rung, number))
                 continue
-            sizings = found[first.number]
-            if not (first.refined or sizings.has(rung) or asked[id(sizings)] < SIZED_FIRST):
-                least = max(first.least, sizings.bound(rung, made[0][0] if made else rival))
-                heappush(waiting, _Waiting(least, first.rung, first.number, True))
-                continue
-            asked[id(sizings)] += 1
-            sized = sizings.at(rung)
+            sized = found[first.number].at(rung)
             if sized is not None and sized.prediction.latency * (1.0 + SAME) < rival:
                 heappush(made, (sized.prediction.latency, first.rung, first.number, sized))
 

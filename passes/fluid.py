@@ -20,7 +20,6 @@ how much another choice could gain at most.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 from occ.errors import InternalError
@@ -54,40 +53,12 @@ def least_latency_of(plan: Plan) -> float:
 def least_latency(problem: Problem) -> float:
     """Seconds of a run in the steady state that no schedule of `problem` beats.
 
-    Solved by GLOP (0.2 s for 800 tiles). Raises InternalError where
-    the pool holds no step with its tiles.
+    Solved by GLOP (0.2 s for 800 tiles). Raises InternalError where the pool holds no step with its tiles.
     """
-    found = tangent(problem)
-    if found is None:
-        raise InternalError(f"no latency bounds a pool of {problem.pool_nbytes} bytes from below")
-    return found.latency
-
-
-@dataclass(frozen=True, slots=True)
-class Tangent:
-    """A latency (seconds) that no schedule beats in a pool of `pool_nbytes` bytes, and by how many seconds it
-    falls with every byte that the pool grows.
-
-    The optimum of a linear program is convex in its right-hand side, so this line bounds the latency from
-    below in every other pool, too.
-    """
-
-    pool_nbytes: int
-    latency: float
-    gain: float
-
-    def at(self, pool_nbytes: int) -> float:
-        """Seconds that no schedule beats in a pool of so many bytes."""
-        return self.latency - self.gain * (pool_nbytes - self.pool_nbytes)
-
-
-def tangent(problem: Problem) -> Tangent | None:
-    """The bound of a problem and how it changes with the pool; None where the solver finds no optimum, as in
-    a pool that holds no step with its tiles."""
     from ortools.linear_solver import pywraplp
 
     if not len(problem.tiles):
-        return Tangent(problem.pool_nbytes, problem.compute, 0.0)
+        return problem.compute
     solver = pywraplp.Solver.CreateSolver("GLOP")
     infinity = solver.infinity()
     # In units of the largest tile and of its reading, numbers are of similar size.
@@ -96,8 +67,7 @@ def tangent(problem: Problem) -> Tangent | None:
     pace = max(size / read for size, read in zip(nbytes, reads, strict=True))
     kept = [solver.NumVar(0.0, 1.0, "") for _ in problem.tiles]
     resident = solver.NumVar(0.0, infinity, "")
-    pool = solver.NumVar(0.0, infinity, "")
-    given = solver.Add(pool == problem.pool_nbytes * byte)
+    pool = problem.pool_nbytes * byte
     solver.Add(resident == solver.Sum([size * part for size, part in zip(nbytes, kept, strict=True)]))
 
     first_used: dict[int, list[int]] = {}
@@ -140,6 +110,5 @@ def tangent(problem: Problem) -> Tangent | None:
     solver.Add(total >= problem.compute * second + lost * loads + slowing * (streamed - lost * loads))
     solver.Minimize(total)
     if solver.Solve() != pywraplp.Solver.OPTIMAL:
-        return None
-    least = float(solver.Objective().Value()) / second * (1.0 - TOLERANCE)
-    return Tangent(problem.pool_nbytes, least, max(0.0, -float(given.dual_value())) * byte / second)
+        raise InternalError(f"no latency bounds a pool of {problem.pool_nbytes} bytes from below")
+    return float(solver.Objective().Value()) / second * (1.0 - TOLERANCE)

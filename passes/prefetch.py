@@ -192,16 +192,16 @@ def time_model(problem: Problem, schedule: Schedule) -> TimeModel:
     issue = np.concatenate((schedule.issue[ahead:], schedule.issue[:ahead] + problem.steps))
     bounds = np.unique(np.concatenate(([0], issue, schedule.first)))
     count = len(issue)
-    awaited = np.full(len(bounds), -1)
+    awaited = np.full(len(bounds), -1, dtype=np.int64)
     # Loads end in order, so a step waits for the last of those it needs.
     awaited[np.searchsorted(bounds, schedule.first)] = (np.arange(count) - ahead) % max(count, 1)
     submitted = np.concatenate((schedule.tile[ahead:], schedule.tile[:ahead]))
     return TimeModel(
-        seconds=np.diff(np.append(problem.clock[bounds], problem.compute)).tolist(),
-        submitted=np.searchsorted(issue, bounds, side="right").tolist(),
-        awaited=awaited.tolist(),
-        reads=problem.reads[submitted].tolist(),
-        lags=problem.lags[submitted].tolist(),
+        seconds=np.diff(np.append(problem.clock[bounds], problem.compute)),
+        submitted=np.searchsorted(issue, bounds, side="right"),
+        awaited=awaited,
+        reads=problem.reads[submitted],
+        lags=problem.lags[submitted],
         wrapping=range(count - ahead, count),
         slowdown=problem.slowdown,
         interruption=problem.interruption,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from occ.passes.compiled import Loops, addresses, loops
 from occ.passes.prefetch import Floats, Ints, Mask, Problem, Schedule, Stays, prefetch, stays, time_model
 from occ.passes.timing import TimeModel
 
@@ -168,7 +169,7 @@ def _waits_and_slacks(found: Candidate) -> tuple[Floats, Floats]:
     before (seconds; infinite for loads that no step waits for)."""
     model, schedule = found.model, found.schedule
     count, ahead = len(schedule.tile), len(model.wrapping)
-    starts, awaited = np.array(model.starts), np.array(model.awaited)
+    starts, awaited = model.starts, model.awaited
     pauses = starts - np.concatenate(([model.now - found.latency], model.stops[:-1]))
     segments = np.flatnonzero(awaited >= 0)
     loads = (awaited[segments] + ahead) % max(count, 1)
@@ -176,7 +177,7 @@ def _waits_and_slacks(found: Candidate) -> tuple[Floats, Floats]:
     waits[loads] = pauses[segments]
     # A load that wraps has already been read again in this run, for the next one.
     needed = starts[segments] + np.where(loads < ahead, found.latency, 0.0)
-    slacks[loads] = needed - np.array(model.ends)[awaited[segments]]
+    slacks[loads] = needed - model.ends[awaited[segments]]
     return waits, slacks
 
 
@@ -249,36 +250,36 @@ class _Bucket:
         places = axis[rows]
         self._gaps = np.diff(places, prepend=places[-1:] - 1.0)
         self._limits = np.where(self.open, 0.5 * self.reads, -np.inf)
-        self._again = None if bool(first.all()) else (~first).tolist()
+        self._again = ~first
+        self._tiles = len(pinned)
         self._depth = max(depth, 2.0 * float(problem.reads[wanted.tile].max()))
         self._saved = 0.0
+        self._arrays = addresses((self._gaps, self.reads, self._limits, self.tile, self._again))
 
     def residents(self, rate: float) -> Ints:
         """The open rows whose tiles are resident where `rate` seconds are granted over a run."""
-        granted = self._once(rate) if self._again is None else self._repeatedly(rate, self._again)
-        before = np.array(granted)
-        self.margin = before - self.reads
-        return np.flatnonzero(before < self._limits)
+        compiled = loops()
+        granted = self.grant_in_python(rate) if compiled is None else self._grant(compiled, rate)
+        self.margin = granted - self.reads
+        return np.flatnonzero(granted < self._limits)
 
-    def _once(self, rate: float) -> list[float]:
-        """What is granted at each row, where no tile has two."""
-        depth, credit = self._depth, self._saved
-        granted: list[float] = []
-        note = granted.append
-        for grant, read, limit in zip(
-            (rate * self._gaps).tolist(), self.reads.tolist(), self._limits.tolist(), strict=True
-        ):
-            credit += grant
-            if credit > depth:
-                credit = depth
-            note(credit)
-            if credit >= limit:
-                credit -= read
-        self._saved = credit
+    def _grant(self, compiled: Loops, rate: float) -> Floats:
+        """What is granted at each row."""
+        granted = np.empty(len(self.tile))
+        resident = np.zeros(self._tiles, dtype=np.bool_)
+        self._saved = compiled.grant(
+            len(granted),
+            rate,
+            *self._arrays,
+            resident.ctypes.data,
+            self._depth,
+            self._saved,
+            granted.ctypes.data,
+        )
         return granted
 
-    def _repeatedly(self, rate: float, again: list[bool]) -> list[float]:
-        """What is granted at each row; nothing is taken at further rows of a tile that is resident."""
+    def grant_in_python(self, rate: float) -> Floats:
+        """The same where there is no compiler, as `loops.c` does."""
         depth, credit = self._depth, self._saved
         granted: list[float] = []
         resident: set[int] = set()
@@ -287,20 +288,23 @@ class _Bucket:
             self.reads.tolist(),
             self._limits.tolist(),
             self.tile.tolist(),
-            again,
+            self._again.tolist(),
             strict=True,
         )
-        for grant, read, limit, tile, later in rows:
-            credit = min(depth, credit + grant)
+        for grant, read, limit, tile, again in rows:
+            credit += grant
+            if credit > depth:
+                credit = depth
             granted.append(credit)
-            if later and tile in resident:
+            # Nothing is taken at further rows of a tile that is resident.
+            if again and tile in resident:
                 continue
             if credit < limit:
                 resident.add(tile)
             else:
                 credit -= read
         self._saved = credit
-        return granted
+        return np.array(granted)
 
 
 def _windows(problem: Problem, free: int) -> list[int]:

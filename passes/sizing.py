@@ -15,7 +15,6 @@ import numpy as np
 
 from occ.errors import InternalError
 from occ.ir import Program, Reader, Sizing, StepCost, Tile
-from occ.passes.fluid import Tangent, tangent
 from occ.passes.liveness import Liveness
 from occ.passes.prefetch import Problem, Schedule, delay, loads_of, make_problem, time_model
 from occ.passes.residency import SAME, Variant, choose_residents, variants
@@ -110,13 +109,6 @@ class Sizer:
             loads=loads_of(schedule, problem.steps),
             pool_nbytes=pool_nbytes,
         )
-
-    def tangent(self, pool_nbytes: int) -> Tangent | None:
-        """What bounds latencies from below in a pool of so many bytes and in others; None where nothing does,
-        and where there is nothing to choose."""
-        if not self._floor.nbytes <= pool_nbytes < self._all_nbytes:
-            return None
-        return tangent(replace(self._problem, pool_nbytes=pool_nbytes))
 
     @cached_property
     def _problem(self) -> Problem:

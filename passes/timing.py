@@ -20,8 +20,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
+import numpy as np
+from numpy.typing import NDArray
+
 from occ.errors import InternalError
 from occ.ir import Load, Plan, Prediction, Reader, Sizing, StepCost, Tile
+from occ.passes.compiled import addresses, loops
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 MAX_RUNS = 6
 PREDICTED_RUNS = 32
@@ -67,62 +74,56 @@ class TimeModel:
     serve the next run. In the beginning they are there and the loader is idle.
     """
 
-    __slots__ = (
-        "awaited",
-        "begins",
-        "ends",
-        "free",
-        "lags",
-        "now",
-        "reads",
-        "response",
-        "seconds",
-        "slowdown",
-        "starts",
-        "stops",
-        "submitted",
-        "wrapping",
-    )
-
     def __init__(
         self,
-        seconds: Sequence[float],
-        submitted: Sequence[int],
-        awaited: Sequence[int],
-        reads: Sequence[float],
-        lags: Sequence[float],
+        seconds: Floats,
+        submitted: Ints,
+        awaited: Ints,
+        reads: Floats,
+        lags: Floats,
         wrapping: Sequence[int],
         slowdown: float,
         interruption: float,
         response: float,
     ) -> None:
-        self.seconds = [
-            work + interruption * (stop - start)
-            for work, start, stop in zip(seconds, (0, *submitted), submitted, strict=False)
-        ]
+        self.seconds = seconds + interruption * np.diff(submitted, prepend=0)
         self.submitted = submitted
         self.awaited = awaited
         self.reads = reads
+        self.lags = lags
         self.wrapping = wrapping
         self.slowdown = slowdown
-        self.lags = lags
         self.response = response
-        self.now = 0.0
-        self.free = 0.0
-        self.starts = [0.0] * len(seconds)
-        self.stops = [0.0] * len(seconds)
-        self.begins = [0.0] * len(reads)
-        self.ends = [-inf] * len(reads)
+        self.starts, self.stops = np.zeros(len(seconds)), np.zeros(len(seconds))
+        self.begins, self.ends = np.zeros(len(reads)), np.full(len(reads), -inf)
+        self._clock = np.zeros(2)
+        """Now, and when the loader will be free."""
+        self._before = addresses((self.seconds, submitted, awaited, reads, lags))
+        self._after = addresses((self.starts, self.stops, self.begins, self.ends, self._clock))
+
+    @property
+    def now(self) -> float:
+        return float(self._clock[0])
 
     def run(self) -> float:
         """Advance by one run and return its latency, in O(segments + loads)."""
-        now, free, slowdown = self.now, self.free, self.slowdown
-        reads, lags, begins, ends = self.reads, self.lags, self.begins, self.ends
-        response = self.response
-        starts, stops = self.starts, self.stops
-        began, k = now, 0
-        for s, (work, stop, waited) in enumerate(
-            zip(self.seconds, self.submitted, self.awaited, strict=True)
+        began, compiled = self.now, loops()
+        if compiled is None:
+            self.run_in_python()
+        else:
+            compiled.run(len(self.seconds), *self._before, self.slowdown, self.response, *self._after)
+        return self.now - began
+
+    def run_in_python(self) -> None:
+        """Advance by one run where there is no compiler, as `loops.c` does."""
+        now, free = self._clock.tolist()
+        slowdown, response = self.slowdown, self.response
+        reads, lags = self.reads.tolist(), self.lags.tolist()
+        begins, ends = self.begins.tolist(), self.ends.tolist()
+        starts, stops = [], []
+        k = 0
+        for work, stop, waited in zip(
+            self.seconds.tolist(), self.submitted.tolist(), self.awaited.tolist(), strict=True
         ):
             while k < stop:
                 if free < now:
@@ -136,7 +137,7 @@ class TimeModel:
                 arrival += lags[waited] if free > arrival else response
                 if arrival > now:
                     now = arrival
-            starts[s] = now
+            starts.append(now)
             # What has been submitted is read without a pause, so a read is in flight during [now, free).
             busy = free - now
             if busy <= 0.0:
@@ -145,9 +146,10 @@ class TimeModel:
                 now += work * slowdown
             else:
                 now += work + busy * (1.0 - 1.0 / slowdown)
-            stops[s] = now
-        self.now, self.free = now, free
-        return now - began
+            stops.append(now)
+        self.starts[:], self.stops[:] = starts, stops
+        self.begins[:], self.ends[:] = begins, ends
+        self._clock[:] = now, free
 
     def settle(self, max_runs: int = MAX_RUNS) -> float:
         """Run until two runs in a row are equal, `max_runs` at most, and return the latency of the last.
@@ -155,17 +157,23 @@ class TimeModel:
         Where reading takes longer than computing, the first run begins with the loader behind instead of
         ahead: a lead would be used up over many runs, and none of them would be the steady state.
         """
-        if sum(self.reads) >= sum(self.seconds):
+        if self.reads.sum() >= self.seconds.sum():
             for k in self.wrapping:
-                self.free += self.reads[k]
-                self.ends[k] = self.free
-        latency, behind = self.run(), max(0.0, self.free - self.now)
+                self._clock[1] += self.reads[k]
+                self.ends[k] = self._clock[1]
+        latency, behind = self.run(), self._behind
         for _ in range(max_runs - 1):
             last, lag = latency, behind
-            latency, behind = self.run(), max(0.0, self.free - self.now)
+            latency, behind = self.run(), self._behind
             if abs(latency - last) + abs(behind - lag) <= SAME * latency:
                 break
         return latency
+
+    @property
+    def _behind(self) -> float:
+        """Seconds by which the loader is behind."""
+        now, free = self._clock.tolist()
+        return max(0.0, free - now)
 
 
 def simulate(
@@ -187,10 +195,10 @@ def simulate(
     latency = model.run()
     return Timeline(
         latency=latency,
-        starts=tuple(time - began for time in model.starts),
-        ends=tuple(time - began for time in model.stops),
-        load_begins=tuple(time - began for time in model.begins),
-        load_ends=tuple(time - began for time in model.ends),
+        starts=tuple((model.starts - began).tolist()),
+        ends=tuple((model.stops - began).tolist()),
+        load_begins=tuple((model.begins - began).tolist()),
+        load_ends=tuple((model.ends - began).tolist()),
     )
 
 
@@ -243,11 +251,11 @@ def _model(
     for k in sorted(range(len(loads)), key=lambda k: (not loads[k].wraps, k)):
         awaited[loads[k].deadline] = k
     return TimeModel(
-        durations,
-        submitted,
-        awaited,
-        [reader.seconds(tiles[load.tile].nbytes) for load in loads],
-        [reader.lag_seconds(tiles[load.tile].nbytes) for load in loads],
+        np.array(durations, dtype=np.float64),
+        np.array(submitted, dtype=np.int64),
+        np.array(awaited, dtype=np.int64),
+        np.array([reader.seconds(tiles[load.tile].nbytes) for load in loads], dtype=np.float64),
+        np.array([reader.lag_seconds(tiles[load.tile].nbytes) for load in loads], dtype=np.float64),
         [k for k, load in enumerate(loads) if load.wraps],
         reader.slowdown,
         reader.interruption,

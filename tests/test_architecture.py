@@ -17,7 +17,7 @@ ROOMS = {
     "codegen": "occ.codegen",
     "runtime_stub": "occ.runtime_stub",
 }
-FOUNDATION = {"occ.ir", "occ.units", "occ.errors"}
+FOUNDATION = {"occ.ir", "occ.units", "occ.errors", "occ.cache", "occ.clibrary"}
 TOP = ("occ.pipeline", "occ.cli", "occ.__main__")
 ON_A_DEVICE = {"torch", "numpy", "triton"}
 

@@ -6,13 +6,13 @@ import random
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from schedules import least_latency as least_of_all_schedules
 from schedules import problems
 from weight_programs import seconds, weight_program
 
+from occ.errors import InternalError
 from occ.ir import Program, Reader, Sizing
-from occ.passes.fluid import least_latency, tangent
+from occ.passes.fluid import least_latency
 from occ.passes.liveness import liveness
 from occ.passes.prefetch import Problem, make_problem
 from occ.passes.sizing import size, smallest_pool
@@ -69,28 +69,9 @@ def test_no_plan_beats_it(case: tuple[Program, list[float], Reader, int]) -> Non
     assert bound(program, durations, reader, pool_nbytes) <= latency * (1 + 1e-5) + 1e-6
 
 
-@given(problems(), st.integers(0, 6))
-@settings(max_examples=100, deadline=None)
-def test_a_tangent_bounds_every_pool(case: tuple[Program, list[float], Reader, int], pages: int) -> None:
-    program, durations, reader, pool_nbytes = case
-    line = tangent(problem_of(program, durations, reader, pool_nbytes))
-    assert line is not None
-    assert line.at(pool_nbytes) == bound(program, durations, reader, pool_nbytes)
-    smallest = smallest_pool(program, liveness(program)).nbytes
-    for other in (smallest, smallest + pages * PAGE, pool_nbytes + pages * PAGE):
-        least = bound(program, durations, reader, other)
-        assert line.at(other) <= least * (1 + 1e-5) + 1e-6
-
-
-def test_a_pool_that_holds_no_step_has_no_tangent() -> None:
-    assert tangent(problem_of(chain(4), [1.0] * 4, Reader(PAGE), PAGE - 1)) is None
-
-
-def test_a_byte_more_gains_what_reading_it_takes() -> None:
-    line = tangent(problem_of(chain(40), [0.25] * 40, Reader(PAGE), 20 * PAGE + PAGE // 2))
-    assert line is not None
-    # A page more keeps 1/39 of each of the 40: all but the part of the one in use that is read.
-    assert line.gain == pytest.approx(40 / 39 / PAGE, rel=1e-5)
+def test_nothing_bounds_a_pool_that_holds_no_step() -> None:
+    with pytest.raises(InternalError, match=str(PAGE - 1)):
+        bound(chain(4), [1.0] * 4, Reader(PAGE), PAGE - 1)
 
 
 def test_no_schedule_of_tiny_programs_beats_it_and_the_best_come_close() -> None:
