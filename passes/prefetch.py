@@ -178,8 +178,9 @@ def _select(chosen: Stays, mask: Mask) -> Stays:
 def _join(left: Stays, kept: Mask) -> Stays:
     """Join every stay in `kept` to the one of its tile before it."""
     last = left.last.copy()
-    row_of = (
-        {(int(left.tile[row]), int(left.last[row])): row for row in range(len(last))} if kept.any() else {}
+    rows = np.flatnonzero(np.isin(left.tile, left.tile[kept]))
+    row_of = dict(
+        zip(zip(left.tile[rows].tolist(), left.last[rows].tolist(), strict=True), rows, strict=True)
     )
     for row in np.flatnonzero(kept)[::-1]:
         last[row_of[int(left.tile[row]), int(left.after[row])]] = last[row]
@@ -190,15 +191,17 @@ def time_model(problem: Problem, schedule: Schedule) -> TimeModel:
     """The time model of a schedule, over the segments between issue steps and deadlines."""
     ahead = int(np.searchsorted(schedule.issue, 0))
     issue = np.concatenate((schedule.issue[ahead:], schedule.issue[:ahead] + problem.steps))
-    bounds = np.unique(np.concatenate(([0], issue, schedule.first)))
+    begins = np.zeros(problem.steps, dtype=np.bool_)
+    begins[0] = begins[issue] = begins[schedule.first] = True
+    bounds, segment = np.flatnonzero(begins), np.cumsum(begins) - 1
     count = len(issue)
     awaited = np.full(len(bounds), -1, dtype=np.int64)
     # Loads end in order, so a step waits for the last of those it needs.
-    awaited[np.searchsorted(bounds, schedule.first)] = (np.arange(count) - ahead) % max(count, 1)
+    awaited[segment[schedule.first]] = (np.arange(count) - ahead) % max(count, 1)
     submitted = np.concatenate((schedule.tile[ahead:], schedule.tile[:ahead]))
     return TimeModel(
         seconds=np.diff(np.append(problem.clock[bounds], problem.compute)),
-        submitted=np.searchsorted(issue, bounds, side="right"),
+        submitted=np.cumsum(np.bincount(segment[issue], minlength=len(bounds))),
         awaited=awaited,
         reads=problem.reads[submitted],
         lags=problem.lags[submitted],

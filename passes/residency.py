@@ -251,10 +251,12 @@ class _Bucket:
         self._gaps = np.diff(places, prepend=places[-1:] - 1.0)
         self._limits = np.where(self.open, 0.5 * self.reads, -np.inf)
         self._again = ~first
-        self._tiles = len(pinned)
         self._depth = max(depth, 2.0 * float(problem.reads[wanted.tile].max()))
         self._saved = 0.0
-        self._arrays = addresses((self._gaps, self.reads, self._limits, self.tile, self._again))
+        self._granted = np.zeros(len(rows))
+        self._resident = np.zeros(len(pinned), dtype=np.bool_)
+        operands = (self._gaps, self.reads, self._limits, self.tile, self._again, self._resident)
+        self._operands, [self._result] = addresses(operands), addresses([self._granted])
 
     def residents(self, rate: float) -> Ints:
         """The open rows whose tiles are resident where `rate` seconds are granted over a run."""
@@ -265,18 +267,11 @@ class _Bucket:
 
     def _grant(self, compiled: Loops, rate: float) -> Floats:
         """What is granted at each row."""
-        granted = np.empty(len(self.tile))
-        resident = np.zeros(self._tiles, dtype=np.bool_)
+        self._resident[:] = False
         self._saved = compiled.grant(
-            len(granted),
-            rate,
-            *self._arrays,
-            resident.ctypes.data,
-            self._depth,
-            self._saved,
-            granted.ctypes.data,
+            len(self.tile), rate, *self._operands, self._depth, self._saved, self._result
         )
-        return granted
+        return self._granted
 
     def grant_in_python(self, rate: float) -> Floats:
         """The same where there is no compiler, as `loops.c` does."""
