@@ -36,12 +36,22 @@ class Levels:
     def __init__(self, source: Program, choices: Choices, beside: Sequence[int]) -> None:
         """`beside` has the bytes that each step of the source needs besides live buffers: the tiles of its
         largest part."""
-        self._choices = choices
+        self._source, self._choices, self._beside = source, choices, beside
         self._own = Shrinking(source, range(len(source.steps)), beside)
-        order = lower_order(source, beside)
-        self._ordered = Shrinking(source, order, beside) if runs_of(order) else None
-        self._runs = runs_of(order)
         self._made: dict[int, Level] = {}
+
+    @cached_property
+    def _order(self) -> tuple[int, ...]:
+        return lower_order(self._source, self._beside)
+
+    @cached_property
+    def _runs(self) -> tuple[tuple[int, int], ...]:
+        return runs_of(self._order)
+
+    @cached_property
+    def _ordered(self) -> Shrinking | None:
+        """In the other order, where there is one."""
+        return Shrinking(self._source, self._order, self._beside) if self._runs else None
 
     @cached_property
     def least(self) -> Level:
