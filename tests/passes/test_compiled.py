@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from schedules import problems
 from weight_programs import seconds
 
+from occ.clibrary import built
 from occ.ir import Program, Reader
 from occ.passes import compiled, residency, timing
 from occ.passes.liveness import liveness
@@ -100,3 +101,9 @@ def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert library.suffix == ".so"
     monkeypatch.setenv("PATH", "")
     assert compiled.loops.__wrapped__() is not None
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_a_library_that_does_not_work_is_not_kept(tmp_path: Path) -> None:
+    assert built(compiled.SOURCE, lambda path: False) is None
+    assert not (tmp_path / "cache").exists()
