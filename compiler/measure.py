@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -287,13 +287,32 @@ class Measurer:
             raise InternalError(f"program {program.name} cannot be run to be measured: {answer['error']}")
         seconds: dict[str, float] = answer["seconds"]
         beside: dict[str, float] = answer["beside"]
+        took = {key: seconds[str(number)] for key, number in numbers.items() if str(number) in seconds}
+        # A sample of a run has too few other steps to tell.
+        drift = self._drift(program, keys, took, alone) if resident else 1.0
         found = dict(alone)
         for key, cost in alone.items():
-            taken, slowed = (times.get(str(numbers[key])) for times in (seconds, beside))
-            if taken is not None:
-                slowdown = None if slowed is None else max(1.0, round(slowed / taken, 2))
-                found[key] = replace(cost, seconds=taken, slowdown=slowdown)
+            if key in took:
+                slowed = beside.get(str(numbers[key]))
+                slowdown = None if slowed is None else max(1.0, round(slowed / took[key], 2))
+                found[key] = replace(cost, seconds=took[key] / drift, slowdown=slowdown)
         return found
+
+    def _drift(
+        self,
+        program: Program,
+        keys: Sequence[str | None],
+        took: Mapping[str, float],
+        fresh: Collection[str],
+    ) -> float:
+        """How many times longer steps `took` now than when they were measured, all those that were together;
+        1 where none was. A machine's speed changes by more than what drafts differ in."""
+        now = before = 0.0
+        for key, step in zip(keys, program.steps, strict=True):
+            if key is not None and key in took and key not in fresh:
+                now += took[key]
+                before += self.target.kernels[key].seconds / self._pace.of(step.kernel)
+        return now / before if before else 1.0
 
     def _ask(self, request: Answer, spin: str, where: str) -> Answer:
         try:

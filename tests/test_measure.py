@@ -360,6 +360,30 @@ def test_resident_costs_are_kept_apart_and_take_no_second_look_at_the_workspace(
     assert (streaming.slowdown is None, resident.slowdown is None) == (False, True)
 
 
+def test_a_machine_that_has_become_slower_is_seen_by_the_steps_that_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = Memory()
+    x, y, z = (memory.value(memory.buffer(400), 100) for _ in range(3))
+    before = memory.program(step("exp", y, self=Ref(x)))
+    program = memory.program(step("exp", y, self=Ref(x)), step("relu", z, self=Ref(y)))
+    runs = iter([{"0": 1e-3}, {"0": 2e-3, "1": 6e-3}, {"0": 2e-3, "1": 5e-3}])
+
+    def ask(measurer: Measurer, request: dict[str, Any], spin: str, where: str) -> dict[str, Any]:
+        if "steps" in request:
+            return {"seconds": next(runs), "beside": {}}
+        return {"seconds": 1.0, "workspace": 0}
+
+    monkeypatch.setattr(Measurer, "_ask", ask)
+    with Measurer(TARGET) as measurer:
+        [known] = measurer.measure(before, "default", resident=True)
+        assert known.seconds == 1e-3
+        assert [cost.seconds for cost in measurer.measure(program, "default", resident=True)] == [1e-3, 3e-3]
+        # A sample of a run has too few other steps to tell.
+        measurer.target = replace(measurer.target, kernels=dict.fromkeys(signatures(before), known))
+        assert [cost.seconds for cost in measurer.measure(program, "default")] == [1e-3, 5e-3]
+
+
 class SlowReads:
     """A sample beside which a program takes a millisecond longer a pass, and once 100 milliseconds."""
 
