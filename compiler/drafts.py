@@ -128,7 +128,7 @@ class Drafts:
 
     def _draft(self, choices: Choices, resident: bool) -> Draft:
         if (choices, resident) not in self._made:
-            self._made[choices, resident] = _draft(self.source, choices, self.target, resident)
+            self._made[choices, resident] = _rewritten(self.source, choices, self.target, resident)
         return self._made[choices, resident]
 
     def at(self, limit: int) -> list[Draft]:
@@ -189,7 +189,7 @@ class Drafts:
         return self._levels[draft.choices]
 
 
-def _draft(source: Program, choices: Choices, target: PlanningTarget, resident: bool) -> Draft:
+def _rewritten(source: Program, choices: Choices, target: PlanningTarget, resident: bool) -> Draft:
     made = rewritten(source, choices)
     program = made.program
     live = liveness(program)

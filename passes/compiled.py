@@ -38,12 +38,13 @@ class Loops:
 
 @cache
 def loops() -> Loops | None:
-    """The compiled loops; None where there is no compiler, or no cache directory to keep them in."""
+    """The compiled loops; None where there is no compiler, or no cache directory to keep them in, or one with
+    a damaged library."""
     try:
         path = built(SOURCE, _loads)
-    except UsageError:
+        return None if path is None else Loops(path)
+    except (UsageError, OSError):
         return None
-    return None if path is None else Loops(path)
 
 
 def _loads(path: Path) -> bool:

@@ -101,6 +101,10 @@ def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert library.suffix == ".so"
     monkeypatch.setenv("PATH", "")
     assert compiled.loops.__wrapped__() is not None
+    monkeypatch.setenv("OCC_CACHE_DIR", str(tmp_path / "other"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / library.name).write_bytes(b"damaged")
+    assert compiled.loops.__wrapped__() is None
 
 
 @pytest.mark.usefixtures("_fresh")
