@@ -97,6 +97,16 @@ class Draft:
         """Bytes of the budget that the arena cannot have."""
         return self.program.outputs_nbytes + self.loader_nbytes + self.workspace
 
+    @cached_property
+    def beside_weights_nbytes(self) -> int:
+        """Bytes of the budget that are no weights, where placement loses none."""
+        return self.liveness.peak_nbytes + self.outside_nbytes
+
+    @cached_property
+    def resident_nbytes(self) -> int:
+        """Bytes of the budget where all weights are resident, and placement loses none."""
+        return self.beside_weights_nbytes + sum(each.nbytes for each in tile(self.program))
+
 
 class Drafts:
     """The drafts of one source program, each made once."""

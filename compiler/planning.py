@@ -22,7 +22,6 @@ from occ.passes.liveness import liveness
 from occ.passes.placement.portfolio import place
 from occ.passes.sizing import Refinement, explain_peak, size, smallest_pool
 from occ.passes.splitting import split_for
-from occ.passes.tiling import tile
 from occ.passes.timing import predict
 from occ.units import PAGE, format_bytes, round_down, round_up
 from occ.unlimited import resident_draft
@@ -50,7 +49,7 @@ class Planner:
 
     @cached_property
     def unlimited(self) -> Plan:
-        """All weights resident in the least arena for that."""
+        """All weights resident, in the least arena in which that is as fast."""
         return _unlimited(self._source, resident_draft(self._drafts), self._target)
 
     @cached_property
@@ -84,7 +83,7 @@ class Planner:
         return replace(Demand.of(draft), base_nbytes=0, seconds=seconds)
 
     def plan(self, limit: int | None, progress: Progress = lambda line: None) -> Plan:
-        """The fastest plan for `limit` bytes; without one, all weights resident in the least arena for that.
+        """The fastest plan for `limit` bytes; without one, `unlimited`.
 
         Raises BudgetError, with the smallest feasible budget, where `limit` is below that.
         """
@@ -118,8 +117,7 @@ def plan(
 
 def _resident_budget(whole: Draft) -> int:
     """The budget at which all weights of an unsplit program are resident, but for fragmentation."""
-    weights_nbytes = sum(t.nbytes for t in tile(whole.program))
-    return round_up(whole.liveness.peak_nbytes + weights_nbytes + whole.outside_nbytes, PAGE)
+    return round_up(whole.resident_nbytes, PAGE)
 
 
 def _least_resident_budget(whole: Draft) -> int:

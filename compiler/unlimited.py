@@ -11,7 +11,6 @@ from collections.abc import Callable
 from occ.drafts import Draft, Drafts
 from occ.ir import Choices
 from occ.levels import Levels
-from occ.passes.tiling import tile
 
 SAME_SPEED = 1.01
 """Ratio of computing to the fastest that counts as just as fast: as far as measuring tells them apart."""
@@ -37,8 +36,9 @@ def resident_draft(drafts: Drafts) -> Draft:
 
 def _leanest(drafts: Drafts, whole: Draft, draft_of: Callable[[Choices], Draft]) -> Draft:
     source, tried, slower = drafts.source, [whole], 0
-    worth = WORTH * (sum(t.nbytes for t in tile(whole.program)) + _nbytes(whole))
-    fastest = whole.compute
+    worth, fastest = WORTH * whole.resident_nbytes, whole.compute
+    if whole.liveness.peak_nbytes < worth:
+        return whole
     for level in Levels(source, Choices(), [0] * len(source.steps)).down(LEVEL):
         if whole.liveness.peak_nbytes - level.nbytes < worth:
             continue
@@ -48,9 +48,7 @@ def _leanest(drafts: Drafts, whole: Draft, draft_of: Callable[[Choices], Draft])
         slower = slower + 1 if draft.compute > SAME_SPEED * fastest else 0
         if slower == SLOWER:
             break
-    return min((draft for draft in tried if draft.compute <= SAME_SPEED * fastest), key=_nbytes)
-
-
-def _nbytes(draft: Draft) -> int:
-    """Bytes of the budget that are no weights."""
-    return draft.liveness.peak_nbytes + draft.outside_nbytes
+    return min(
+        (draft for draft in tried if draft.compute <= SAME_SPEED * fastest),
+        key=lambda draft: draft.beside_weights_nbytes,
+    )

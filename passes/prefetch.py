@@ -20,10 +20,8 @@ from numpy.typing import NDArray
 
 from occ.ir import Load, Reader, Tile
 from occ.passes.tiling import TileUses
-from occ.passes.timing import Timeline, TimeModel
+from occ.passes.timing import Floats, Ints, Timeline, TimeModel
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 

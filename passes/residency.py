@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from occ.passes.compiled import Loops, addresses, loops
-from occ.passes.prefetch import Floats, Ints, Mask, Problem, Schedule, Stays, prefetch, stays, time_model
-from occ.passes.timing import TimeModel
+from occ.passes.prefetch import Mask, Problem, Schedule, Stays, prefetch, stays, time_model
+from occ.passes.timing import Floats, Ints, TimeModel
 
 WINDOWS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0)
 """Sizes of the streaming window that are tried, in tiles; what is left of the pool is for residents."""
