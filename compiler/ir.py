@@ -144,15 +144,19 @@ class SplitAxis:
     """One way to cut a step into parts that together do the same.
 
     The axis has `extent` rows; parts begin at multiples of `granule`. `operands` names the operands that are
-    sliced and along which dimension; `outputs` gives the sliced dimension of each result, `scratch` that of
-    each scratch value (none where parts take the whole scratch). Where `staged`, a part's result is computed
-    in contiguous scratch and copied into its slice, because the kernel would stage a strided result outside
-    the arena.
+    sliced and along which dimension; `outputs` gives the sliced dimension of each result (parts take the
+    results behind those whole), `scratch` that of each scratch value (none where parts take the whole
+    scratch). Where `staged`, a part's result is computed in contiguous scratch and copied into its slice,
+    because the kernel would stage a strided result outside the arena.
 
     A part reads of a sliced operand the rows that it computes, or those that its `windows` say, fill
     included; `part_args` are what a part is called with instead of the whole step's operands, such as no
     padding where fill stands for it. `position` names an operand that counts rows before the first, so that
     a part gets its own first row added to it.
+
+    A step that goes from row to row, as a recurrence does, has `carries`, pairs (operand, result): every part
+    but the first reads that result as the part before left it, for the operand. Its rows are done in their
+    order, or from the last to the first where `descending`.
     """
 
     name: str
@@ -165,6 +169,13 @@ class SplitAxis:
     part_args: tuple[tuple[str, Arg], ...] = ()
     scratch: tuple[int, ...] = ()
     position: str = ""
+    carries: tuple[tuple[str, int], ...] = ()
+    descending: bool = False
+
+    @property
+    def needs_band(self) -> bool:
+        """Whether parts are right only where they run as parts of a band."""
+        return bool(self.windows or self.scratch or self.position or self.carries)
 
     def window(self, operand: str) -> Window | None:
         """The window of an operand, where it has one."""

@@ -72,7 +72,7 @@ def axis_of(step: Step, name: str, parts: int) -> SplitAxis:
 
 def split(memory: Memory, step: Step, axis: SplitAxis, parts: int) -> list[Step]:
     """The parts of one step, by themselves. Raises InternalError for an axis that needs a band."""
-    if axis.windows or axis.scratch or axis.position:
+    if axis.needs_band:
         raise InternalError(f"axis {axis.name} of step {step.name} is one for bands, not for a single step")
     if parts == 1:
         return [step]

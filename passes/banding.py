@@ -6,6 +6,10 @@ to part. Fused-layer accelerators (Alwani et al., MICRO 2016) and patch-based in
 (Lin et al., MCUNetV2, NeurIPS 2021) do the same; keeping rows instead of computing them again is the line
 buffer of the former.
 
+A step that goes from row to row by itself, such as a recurrence, is cut in that order, and every part begins
+with the state that the one before left. Where that order is from the last row to the first, all steps of the
+band are done so: rows are counted from the end, and turned round when all is decided.
+
 The last step is cut evenly. How far an earlier one must have come follows from what the two share: its rows
 still to be done must touch nothing that those rows of the later step touch which are done by then. That one
 rule covers results that are read, operands that are overwritten and results in place, so every run of steps
@@ -48,17 +52,20 @@ class Uses:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One step of a band: in part p it does rows [progress[p], progress[p + 1]) of `axis`. A step without an
-    axis has a single row."""
+    """One step of a band: in part p it does rows [progress[p], progress[p + 1]) of `axis`, counted from the
+    end where `descending`. A step without an axis has a single row."""
 
     step: int
     axis: SplitAxis | None
     extent: int
     progress: tuple[int, ...]
     accesses: tuple[Access, ...]
+    descending: bool = False
 
     def rows(self, part: int) -> tuple[int, int]:
-        return self.progress[part], self.progress[part + 1]
+        """The rows of a part, half-open, counted from the first."""
+        first, end = self.progress[part], self.progress[part + 1]
+        return (self.extent - end, self.extent - first) if self.descending else (first, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,7 @@ def band_of(
     granule = max(a.granule for a in suited if a.extent == axis.extent)
     even = replace(axis, granule=granule)
     parts = min(parts, -(-axis.extent // granule))
+    descending = _descends(program, steps, axis)
     members = frozenset(steps)
     inner = {
         buffer
@@ -136,7 +144,8 @@ def band_of(
             cuts.append(_cut(program, step, axes, cuts[0], later, inner))
         else:
             progress = (0, *(end for _, end in part_rows(even, parts)))
-            cuts.append(Cut(step, axis, axis.extent, progress, accesses(program, last, axis)))
+            touched = accesses(program, last, axis, descending)
+            cuts.append(Cut(step, axis, axis.extent, progress, touched, descending))
         cut = cuts[-1]
         for access in cut.accesses:
             later.setdefault(access.buffer, []).append((cut, access))
@@ -145,13 +154,21 @@ def band_of(
     for buffer in sorted(inner):
         rolled = _rolling(buffer, parts, later[buffer])
         if rolled is not None:
-            rolling[buffer] = rolled
+            rolling[buffer] = _turned(rolled) if descending else rolled
     return Band(parts, tuple(cuts), rolling)
 
 
 def _touched(program: Program, step: int) -> set[int]:
     node = program.steps[step]
     return {program.values[value].buffer for value in node.reads + node.writes}
+
+
+def _descends(program: Program, steps: Sequence[int], last: SplitAxis) -> bool:
+    """Whether a band does its rows from the last to the first: as its last step has to, or where that can go
+    either way, as another one has to."""
+    if last.carries or last.windows:
+        return last.descending
+    return any(axis.descending for step in steps for axis in program.steps[step].splits)
 
 
 def _cut(
@@ -162,11 +179,11 @@ def _cut(
     later: Mapping[int, Sequence[tuple[Cut, Access]]],
     inner: set[int],
 ) -> Cut:
-    step = program.steps[index]
-    axis = next((each for each in axes if _fits(program, step, each, later)), None)
+    step, descending = program.steps[index], last.descending
+    axis = next((each for each in axes if _fits(program, step, each, later, descending)), None)
     extent = 1 if axis is None else axis.extent
     granule = 1 if axis is None else axis.granule
-    touched = accesses(program, step, axis)
+    touched = accesses(program, step, axis, descending)
     gives = any(access.writes and access.buffer not in inner for access in touched)
     shared = [
         (access, cut, other)
@@ -181,7 +198,7 @@ def _cut(
         for mine, cut, other in shared:
             rows = max(rows, rows_to_finish(mine, other, cut.progress[part], extent))
         progress.append(min(extent, -(-rows // granule) * granule))
-    return Cut(index, axis, extent, tuple(progress), touched)
+    return Cut(index, axis, extent, tuple(progress), touched, descending)
 
 
 def _followed(axes: Sequence[SplitAxis], name: str, split: str | None) -> list[SplitAxis]:
@@ -195,9 +212,15 @@ def _fits(
     step: Step,
     axis: SplitAxis,
     later: Mapping[int, Sequence[tuple[Cut, Access]]],
+    descending: bool,
 ) -> bool:
-    """Whether the results have rows along the axis, and where later steps cut them, rows of those."""
-    for access in accesses(program, step, axis):
+    """Whether the step can be cut along the axis in this order, the results have rows along it, and where
+    later steps cut them, rows of those."""
+    if axis.carries and axis.descending != descending:
+        return False
+    if descending and (axis.windows or axis.extent % axis.granule):
+        return False
+    for access in accesses(program, step, axis, descending):
         if not access.writes or access.dim is None:
             continue
         if access.view is None:
@@ -227,7 +250,7 @@ def _rolling(buffer: int, parts: int, touches: Sequence[tuple[Cut, Access]]) -> 
     for part in range(parts):
         begins, ends = [], []
         for cut, access in touches:
-            done, will_be_done = cut.rows(part)
+            done, will_be_done = cut.progress[part], cut.progress[part + 1]
             if done == will_be_done:
                 continue
             scale = pitch // _pitch(access)
@@ -258,6 +281,16 @@ def _rolling(buffer: int, parts: int, touches: Sequence[tuple[Cut, Access]]) -> 
         more = any(low is not None for low in lows[part + 1 :])
         keeps.append((needed[part + 1], present) if more and needed[part + 1] < present else None)
     return Rolling(buffer, pitch, count, fills.pop() if fills else 0.0, tuple(spans), tuple(keeps))
+
+
+def _turned(rolling: Rolling) -> Rolling:
+    """The same with rows counted from the other end."""
+
+    def turned(rows: tuple[int, int] | None) -> tuple[int, int] | None:
+        return None if rows is None else (rolling.count - rows[1], rolling.count - rows[0])
+
+    spans, keeps = (tuple(map(turned, each)) for each in (rolling.spans, rolling.keeps))
+    return replace(rolling, spans=spans, keeps=keeps)
 
 
 def _pitch(access: Access) -> int:

@@ -3,6 +3,9 @@
 A buffer has rows where a value has a dimension that is outermost in it: every row takes `pitch` bytes, and
 the value's other dimensions stay within one row. Rows of two accesses are compared by the bytes at which
 they begin and end; accesses without rows are whole.
+
+Where rows are done from the last to the first, rows and bytes are counted from the end: row 0 is the last
+one, and byte 0 the buffer's last.
 """
 
 from __future__ import annotations
@@ -76,29 +79,44 @@ def rows_of(value: Value, dim: int) -> RowView | None:
     return RowView(pitch, value.offset // pitch, value.shape[dim], start, end) if end <= pitch else None
 
 
-def accesses(program: Program, step: Step, axis: SplitAxis | None) -> tuple[Access, ...]:
+def mirrored(view: RowView, nbytes: int) -> RowView | None:
+    """The rows of a buffer of `nbytes` bytes counted from its end; None where it is not whole rows."""
+    if nbytes % view.pitch:
+        return None
+    first = nbytes // view.pitch - view.first - view.count
+    return RowView(view.pitch, first, view.count, view.pitch - view.end, view.pitch - view.start)
+
+
+def accesses(
+    program: Program, step: Step, axis: SplitAxis | None, descending: bool = False
+) -> tuple[Access, ...]:
     """What a step touches when it is cut along `axis`, or is run whole; what it reads from the file is left
-    out. Reads come before writes."""
+    out. Reads come before writes. `descending`: rows and their bytes count from the end."""
     dims = {} if axis is None else dict(axis.operands)
     found: dict[Access, None] = {}
     for name, arg in step.args:
         for ref in refs_of(arg):
             if ref.value not in step.stored:
                 window = None if axis is None else axis.window(name)
-                found.setdefault(_access(program, ref.value, False, dims.get(name), window))
+                found.setdefault(_access(program, ref.value, False, dims.get(name), window, descending))
     for place, value in enumerate(step.outs):
-        found.setdefault(_access(program, value, True, None if axis is None else axis.outputs[place], None))
+        cut = axis.outputs[place] if axis is not None and place < len(axis.outputs) else None
+        found.setdefault(_access(program, value, True, cut, None, descending))
     for place, value in enumerate(step.scratch):
         cut = axis.scratch[place] if axis is not None and axis.scratch else None
-        found.setdefault(_access(program, value, True, cut, None))
+        found.setdefault(_access(program, value, True, cut, None, descending))
     return tuple(found)
 
 
-def _access(program: Program, value_id: int, writes: bool, dim: int | None, window: Window | None) -> Access:
+def _access(
+    program: Program, value_id: int, writes: bool, dim: int | None, window: Window | None, descending: bool
+) -> Access:
     value = program.values[value_id]
     if dim is None:
         return Access(value_id, value.buffer, writes, None, 0, None, None, value.extent)
     view = rows_of(value, dim)
+    if descending and view is not None:
+        view = mirrored(view, program.buffers[value.buffer].nbytes)
     return Access(value_id, value.buffer, writes, dim, value.shape[dim], view, window, value.extent)
 
 

@@ -251,6 +251,21 @@ class _Growing:
         )
         self.live.append(out)
 
+    def recur(self) -> None:
+        """A step that goes over the rows of an operand, forwards or backwards, with a state that it also
+        gives in the end; sometimes two of them do, one after the other."""
+        source = self.pick()
+        rows, columns = self.shape(source)[0], self.draw(st.sampled_from([4, 16]))
+        for _ in range(self.draw(st.integers(1, 2))):
+            reverse = self.draw(st.booleans())
+            out = self.builder.tensor(BufferKind.ACTIVATION, (rows, columns))
+            last = self.builder.tensor(BufferKind.ACTIVATION, (1, columns))
+            axis = SplitAxis("rows", rows, 1, (("x", 0),), (0,), carries=(("state", 1),), descending=reverse)
+            args = {"x": Ref(source), "state": None, "reverse": reverse, "salt": self.salt()}
+            self.builder.step((out, last), args, kernel="recurrence", splits=(axis,))
+            self.live += [out, last]
+            source = out
+
     def update(self) -> None:
         """A result over one of its operands."""
         candidates = [v for v in self.live if self._owned(v)]
@@ -339,7 +354,7 @@ class _Growing:
         self.builder.output(out)
 
 
-OPERATIONS = ("mix", "linear", "linear", "update", "view", "concat", "embed", "remember", "give")
+OPERATIONS = ("mix", "linear", "linear", "recur", "update", "view", "concat", "embed", "remember", "give")
 
 
 @st.composite
@@ -366,8 +381,9 @@ def choices(draw: st.DrawFn, program: Program) -> Choices:
     splits = []
     gathers = []
     for index, step in enumerate(program.steps):
-        if len(step.splits) > 0 and draw(st.booleans()):
-            axis: SplitAxis = draw(st.sampled_from(step.splits))
+        axes = [axis for axis in step.splits if not axis.needs_band]
+        if axes and draw(st.booleans()):
+            axis: SplitAxis = draw(st.sampled_from(axes))
             splits.append((index, axis.name, draw(st.integers(1, granules_of(axis)))))
         elif step.kernel == "embedding" and draw(st.booleans()):
             gathers.append(index)

@@ -168,6 +168,8 @@ def execute(program: Program, step: Step, locate: Locate, locate_stored: Locate,
         _write(values[step.outs[0]], locate, _read(source, locate))
     elif step.kernel in ("embedding", "gather"):
         _look_up(program, step, locate, locate_stored)
+    elif step.kernel == "recurrence":
+        _recur(program, step, locate)
     else:
         _mix(program, step, locate)
     _scribble(program, list(step.scratch), locate, random)
@@ -196,6 +198,22 @@ def _mix(program: Program, step: Step, locate: Locate) -> None:
             nbytes = sum(size for _, size in _blocks(target))
             seed = mixed.digest(16) + bytes([number])
             _write(target, locate, shake_128(seed).digest(nbytes))
+
+
+def _recur(program: Program, step: Step, locate: Locate) -> None:
+    """Every row of the first result depends on that row of `x` and on the row computed before, or on `state`;
+    the second result is the row computed last."""
+    args = dict(step.args)
+    x, state = args["x"], args["state"]
+    assert isinstance(x, Ref)
+    before = _read(program.values[state.value], locate) if isinstance(state, Ref) else b""
+    out, last = (program.values[result] for result in step.outs)
+    nbytes = sum(size for _, size in _blocks(last))
+    for row in range(out.shape[0])[:: -1 if args["reverse"] else 1]:
+        given = _read(_row(program.values[x.value], 0, row), locate)
+        before = shake_128(f"{args['salt']}".encode() + given + before).digest(nbytes)
+        _write(_row(out, 0, row), locate, before)
+    _write(last, locate, before)
 
 
 def _rows_of(constant: object) -> tuple[tuple[int, ...], dict[str, int]]:

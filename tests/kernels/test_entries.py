@@ -123,38 +123,48 @@ def test_every_overwritten_operand_has_a_case() -> None:
 
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if table.kernel_named(c.kernel).splits])
 def test_parts_along_every_axis_make_the_whole(name: str) -> None:
-    """A part's operands are slices of the whole's, its result is a slice, or dense where that is staged. Axes
-    whose parts read windows are for bands, where the rows beside a part are known."""
+    """A part's operands are slices of the whole's, its results are slices, or dense where that is staged, or
+    whole; some operands are what the part before left. Axes whose parts read windows are for bands, where the
+    rows beside a part are known."""
     case = CASES[name]
-    wanted = case.expected(**case.args)
     memory = Memory()
     args = placed(case, memory, contiguous)
-    out = memory.new(wanted.dtype, wanted.shape, dense_strides(wanted.shape, case.expected(**args).stride()))
+    wanted = results_of(case)
+    like = results_of(case, args)
+    outs = [
+        memory.new(one.dtype, one.shape, dense_strides(one.shape, other.stride()))
+        for one, other in zip(wanted, like, strict=True)
+    ]
     splits = table.kernel_named(case.kernel).splits
     assert splits is not None
-    scratch = scratch_of(case, args, out, memory)
-    for axis in splits({key: spec_of(arg) for key, arg in args.items()}, spec_of(out)):
+    scratch = scratch_of(case, args, outs[0], memory)
+    for axis in splits({key: spec_of(arg) for key, arg in args.items()}, spec_of(outs[0])):
         if axis.windows:
             continue
         half = axis.extent // 2
-        for first, count in ((0, half), (half, axis.extent - half)):
+        parts = [(0, half), (half, axis.extent - half)]
+        for number, (first, count) in enumerate(reversed(parts) if axis.descending else parts):
             part = dict(args)
             for operand, dim in axis.operands:
                 part[operand] = narrowed(args[operand], dim, first, count)
             if axis.position:
                 part[axis.position] += first
+            if number:
+                part |= {operand: outs[result] for operand, result in axis.carries}
             pieces = [
                 each.narrow(dim, first, count) for each, dim in zip(scratch, axis.scratch, strict=False)
             ]
-            target = out.narrow(axis.outputs[0], first, count)
-            result = target
+            sliced = [out.narrow(dim, first, count) for out, dim in zip(outs, axis.outputs, strict=False)]
+            results = sliced
             if axis.staged:
-                result = memory.new(out.dtype, target.shape, dense_strides(target.shape, target.stride()))
-            run(memory, case.kernel, part, [result], pieces or scratch)
+                results = [memory.new(t.dtype, t.shape, dense_strides(t.shape, t.stride())) for t in sliced]
+            run(memory, case.kernel, part, [*results, *outs[len(sliced) :]], pieces or scratch)
             if axis.staged:
-                target.copy_(result)
-        close(out, wanted)
-        out.fill_(0)
+                for target, result in zip(sliced, results, strict=True):
+                    target.copy_(result)
+        for out, one in zip(outs, wanted, strict=True):
+            close(out, one)
+            out.fill_(0)
 
 
 def narrowed(operand: Any, dim: int, first: int, count: int) -> Any:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from occ.ir import BufferKind, Program
+from occ.ir import BufferKind, Choices, Program
+from occ.passes.liveness import liveness
+from occ.rewrite import rewrite
 from tests.kernels.cases import Numbers
-from tests.lower.comparing import Apply, check, check_all, fallbacks, kernels_of
+from tests.lower.comparing import Apply, check, check_all, fallbacks, kernels_of, lowered
+from tests.lower.executor import Executor
 
 numbers = Numbers()
 
@@ -148,3 +152,39 @@ def _weights_read(program: Program) -> list[int]:
         weights = [program.buffers[b] for b in buffers if program.buffers[b].kind is BufferKind.WEIGHT]
         nbytes.append(sum(weight.nbytes for weight in weights))
     return nbytes
+
+
+BANDED: dict[str, Callable[[], nn.Module]] = {
+    "lstm": lambda: nn.LSTM(6, 5, 2),
+    "lstm, projected": lambda: nn.LSTM(6, 5, proj_size=3, bidirectional=True),
+    "gru": lambda: nn.GRU(6, 5, 2, bidirectional=True),
+    "rnn": lambda: nn.RNN(6, 5, bidirectional=True),
+}
+
+
+@pytest.mark.parametrize("name", BANDED)
+def test_bands_over_time(name: str) -> None:
+    """Part by part, forwards or backwards, a band computes what its steps do whole."""
+    x = numbers(12, 1, 6)
+    whole = lowered(seeded(BANDED[name]), x)
+    program = whole.program
+    wanted = [tensor.clone() for tensor in Executor(whole).run([x])]
+    ends = [index for index, step in enumerate(program.steps) if any(axis.carries for axis in step.splits)]
+    for last in ends:
+        for first in range(last):
+            for parts in (2, 5):
+                banded = rewrite(program, Choices(bands=((first, last, "rows", parts),)))
+                assert len(banded.steps) > len(program.steps)
+                found = Executor(replace(whole, program=banded)).run([x])
+                for one, other in zip(found, wanted, strict=True):
+                    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_gates_of_all_steps_need_not_exist_at_once(bidirectional: bool) -> None:
+    program = lowered(seeded(lambda: nn.GRU(6, 64, bidirectional=bidirectional)), numbers(32, 1, 6)).program
+    pairs = range(0, len(program.steps), 2)
+    bands = tuple((first, first + 1, "rows", 8) for first in pairs)
+    gates = 32 * 3 * 64 * 4
+    peaks = [liveness(rewrite(program, Choices(bands=b))).peak_nbytes for b in ((), bands)]
+    assert peaks[0] - peaks[1] > 0.8 * gates

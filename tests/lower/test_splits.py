@@ -63,7 +63,7 @@ def test_parts_along_every_axis(name: str) -> None:
         (index, axis)
         for index, step in enumerate(whole.program.steps)
         for axis in step.splits
-        if not (axis.windows or axis.scratch or axis.position)  # those are for bands alone
+        if not axis.needs_band
     ]
     assert axes
     for index, axis in axes:
