@@ -58,8 +58,8 @@ def write_artifact(
         pages_of(new.file, source.file_nbytes) as pages,
         Summing(source, part.read, pages.write) as summing,
     ):
-        sums = summing.sums(advance).of(plan)
-        append_archive(new.file, plan, source, native, sums)
+        members = archive_members(plan, source, native)
+        append_archive(new.file, plan, members, summing.sums(advance).of(plan))
         new.keep()
 
 
@@ -95,20 +95,23 @@ def pages_of(file: BinaryIO, nbytes: int) -> PageWriter:
     return PageWriter(file.fileno())
 
 
-def append_archive(
-    file: BinaryIO, plan: Plan, source: Program, native: dict[str, bytes], sums: Checksums
-) -> None:
-    """Write the archive of an artifact behind its weights; `native` are its `native_members`."""
+def archive_members(plan: Plan, source: Program, native: dict[str, bytes]) -> dict[str, bytes]:
+    """The members of an artifact's archive but those that say what its weights are; `native` are its
+    `native_members`."""
     runtime = runtime_members()
-    members = {
+    return {
         "__main__.py": runtime.pop("__main__.py"),
         "program.py": emit(plan).encode(),
         **native,
         "plan.json": plan_to_json(plan).encode(),
         "source.json": program_to_json(source).encode(),
-        "pages.crc": sums.pages,
         **runtime,
     }
+
+
+def append_archive(file: BinaryIO, plan: Plan, members: dict[str, bytes], sums: Checksums) -> None:
+    """Write the archive of an artifact behind its weights; `members` are its `archive_members`."""
+    members = {**members, "pages.crc": sums.pages}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
     manifest = manifest_json(plan, sums, digests)
     digest_line = f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()

@@ -11,6 +11,7 @@ from occ.artifact import Artifact, checked_sums, open_artifact, opened_weights
 from occ.codegen.bundle import (
     NewFile,
     append_archive,
+    archive_members,
     check_writable,
     named,
     native_members,
@@ -96,11 +97,11 @@ class Replanning:
             raise InternalError(
                 f"the new plan expects other weights in the file than {self.artifact.path} has"
             )
-        native = native_members(plan)
+        members = archive_members(plan, source, native_members(plan))
         with named(self.new.path):
             # Checked before they are written down for another plan: damage must not get new checksums.
             sums = checked_sums(self.artifact, self.summing, advance)
-            append_archive(self.new.file, plan, source, native, sums.of(plan))
+            append_archive(self.new.file, plan, members, sums.of(plan))
             self.new.keep()
 
 

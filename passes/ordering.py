@@ -98,24 +98,26 @@ def lower_order(program: Program, beside: Sequence[int]) -> tuple[int, ...]:
     """
     needed = needed_steps(program)
     lives = _Lives(program, beside)
-    pieces = [(first, last, tuple(range(first, last))) for first, last in _pieces(needed)]
-    own = [lives.peak(order, first, last) for first, last, order in pieces]
+    pieces = list(_pieces(needed))
+    own = [lives.peak(range(first, last), first, last) for first, last in pieces]
     # Networks repeat layers, and what is alike is ordered alike.
     known: dict[_Signature, tuple[int, ...]] = {}
-    found = []
-    for first, last, order in pieces:
-        if last - first > 1:
-            piece = _Piece(lives, needed, first, last)
-            if piece.signature not in known:
-                known[piece.signature] = piece.order()
-            order = tuple(first + step for step in known[piece.signature])
-        found.append(order)
-    peaks = [lives.peak(order, first, last) for order, (first, last, _) in zip(found, pieces, strict=True)]
-    reached = max(map(min, own, peaks), default=0)
+    found: dict[int, Sequence[int]] = {}
+    reached = 0
+    # The fullest first: one that needs no more than another at best may stay as it is.
+    for number in sorted(range(len(pieces)), key=own.__getitem__, reverse=True):
+        if own[number] <= reached:
+            break
+        first, last = pieces[number]
+        piece = _Piece(lives, needed, first, last)
+        if piece.signature not in known:
+            known[piece.signature] = piece.order()
+        found[first] = [first + step for step in known[piece.signature]]
+        reached = max(reached, min(own[number], lives.peak(found[first], first, last)))
     return tuple(
         step
-        for before, order, (_, _, kept) in zip(own, found, pieces, strict=True)
-        for step in (kept if before <= reached else order)
+        for (first, last), before in zip(pieces, own, strict=True)
+        for step in (found[first] if before > reached else range(first, last))
     )
 
 
