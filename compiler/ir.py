@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Union
 
 from occ.units import PAGE, round_up
@@ -68,7 +69,7 @@ class Packing:
     layout: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Value:
     """A typed, strided view of part of a buffer: `offset` in bytes, `strides` in elements.
 
@@ -88,7 +89,7 @@ class Value:
     def itemsize(self) -> int:
         return DTYPE_NBYTES[self.dtype]
 
-    @property
+    @cached_property
     def extent(self) -> tuple[int, int]:
         """Half-open byte range within the buffer that the view spans; empty for no elements."""
         if 0 in self.shape:
@@ -182,7 +183,7 @@ class SplitAxis:
         return next((window for window in self.windows if window.operand == operand), None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
     """One kernel call.
 
@@ -201,7 +202,7 @@ class Step:
     stored: tuple[int, ...] = ()
     splits: tuple[SplitAxis, ...] = ()
 
-    @property
+    @cached_property
     def reads(self) -> tuple[int, ...]:
         """Ids of the values the step reads in memory, in order of its operands, each once."""
         found: dict[int, None] = {}
@@ -210,7 +211,7 @@ class Step:
                 found.setdefault(ref.value)
         return tuple(value for value in found if value not in self.stored)
 
-    @property
+    @cached_property
     def writes(self) -> tuple[int, ...]:
         return self.outs + self.scratch
 
