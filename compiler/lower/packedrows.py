@@ -14,31 +14,32 @@ from occ.ir import SplitAxis
 from occ.lower.draft import StepDraft, Traced
 from occ.runtime_stub.packed import pack_convolution
 
-FEWEST = 7
-"""Rows of a matrix or a picture below which no part is worth its call."""
+MULTIPLES = (1, 2, 3, 4, 5, 6, 8)
+"""A part has some granules, and what is left at the end: how many granules are asked about."""
 
-PARTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-"""Numbers of parts that are asked about."""
+SMALL = (1, 2, 4)
+"""Granules of so many rows are tried first: oneDNN may pack for odd numbers of lines as for none else."""
+
+PARTS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
+"""Then those that so many even parts need."""
 
 
 def least_rows(step: StepDraft, axis: SplitAxis) -> int:
-    """The granule of an axis of rows.
-
-    It is the axis's own where a packed weight serves any part, otherwise the least rows of an even part that
-    it serves, and the axis's extent where it serves none.
-    """
+    """The granule of an axis of rows: the axis's own where a packed weight serves any part, otherwise the
+    least that is found of which it serves any number, and the axis's extent where it serves none."""
     source, weight = step.args.get("input"), step.args.get("weight")
     if not isinstance(weight, Traced) or weight.packing is None or not isinstance(source, Traced):
         return axis.granule
-    served, found = True, axis.extent
-    for rows in sorted({-(-axis.extent // parts) for parts in PARTS}, reverse=True):
-        if rows < FEWEST:
-            break
-        if _layout_for(step, axis, source, weight, rows) == weight.packing.layout:
-            found = rows
-        else:
-            served = False
-    return axis.granule if served else found
+    for rows in (*(axis.granule * each for each in SMALL), *(-(-axis.extent // parts) for parts in PARTS)):
+        left = axis.extent % rows
+        counts = {rows * each for each in MULTIPLES} | {rows * each + left for each in (0, *MULTIPLES)}
+        if all(
+            _layout_for(step, axis, source, weight, count) == weight.packing.layout
+            for count in sorted(counts)
+            if 0 < count < axis.extent
+        ):
+            return rows
+    return axis.extent
 
 
 def _layout_for(step: StepDraft, axis: SplitAxis, source: Traced, weight: Traced, rows: int) -> str:
