@@ -14,6 +14,7 @@ from occ.lower.constants import Constant, batch_norm_affine, fold_batch_norm
 from occ.lower.draft import Traced
 from occ.lower.elementwise import emit_loop
 from occ.lower.following import first_result, following_addition, only_user, passed_on, settle
+from occ.lower.lines import convolution_by_taps, fits_taps
 from occ.lower.lowering import Lowering, meta_like_contiguous
 
 aten = torch.ops.aten
@@ -119,6 +120,8 @@ def convolve(
     x = low.contiguous(node, x, channels_last_strides(x.meta.shape))
     if low.device == "cuda":
         return _convolve_on_cuda(low, node, x, weight, bias, numbers, groups, relu, residual, shape)
+    if residual is None and fits_taps(low, x, weight, numbers, groups):
+        return convolution_by_taps(low, node, x, weight, bias, numbers, relu, shape)
     if low.pack and weight.tensor.dtype in (torch.float32, torch.bfloat16) and not low.is_shared(weight):
         out = low.new(node.name, shape, x.meta.dtype, channels_last_strides(shape))
         products.convolution(low, node, x, weight, bias, numbers, groups, relu, residual, out)

@@ -44,7 +44,7 @@ def least_rows(step: StepDraft, axis: SplitAxis) -> int:
 
 def _layout_for(step: StepDraft, axis: SplitAxis, source: Traced, weight: Traced, rows: int) -> str:
     assert weight.packing is not None
-    window = axis.window("input")
+    window, dim = axis.window("input"), dict(axis.operands)["input"]
     lines = rows if window is None else window.end(rows) - window.first(0)
     numbers = {**step.args, **dict(axis.part_args)}
     return _layout(
@@ -54,7 +54,7 @@ def _layout_for(step: StepDraft, axis: SplitAxis, source: Traced, weight: Traced
         tuple(numbers.get("stride") or (1, 1)),
         tuple(numbers.get("dilation") or (1, 1)),
         int(numbers.get("groups") or 1),
-        (*source.meta.shape[:2], lines, *source.meta.shape[3:]),
+        (*source.meta.shape[:dim], lines, *source.meta.shape[dim + 1 :]),
         torch.get_num_threads(),
     )
 

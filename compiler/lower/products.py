@@ -31,21 +31,13 @@ PIECE = 2 << 20
 ROW_BLOCK = 64
 """Output features: oneDNN's widest block on AVX-512."""
 
-LINE_CHANNELS = 128
-"""Output channels of a strided convolution over lines, such as sound: for more of them at once oneDNN copies
-its input outside the arena (0.6 MB for 768 channels, as in Whisper), for so many it does not."""
-
 FEW_ROWS = 32
 """Below so many rows of x, reordering a plain weight costs more than a faster product saves."""
 
 
-def piece_rows(
-    rows: int, row_nbytes: int, block: int = ROW_BLOCK, most: int | None = None
-) -> list[tuple[int, int]]:
-    """Half-open row ranges of the pieces of a weight, as even as blocks of rows allow, of about `most` rows
-    at most."""
-    count = max(-(-rows * row_nbytes // PIECE), -(-rows // (most or rows or 1)))
-    count = min(count, -(-rows // block))
+def piece_rows(rows: int, row_nbytes: int, block: int = ROW_BLOCK) -> list[tuple[int, int]]:
+    """Half-open row ranges of the pieces of a weight, as even as blocks of rows allow."""
+    count = min(-(-rows * row_nbytes // PIECE), -(-rows // block))
     if count <= 1:
         return [(0, rows)]
     blocks = -(-rows // block)
@@ -119,9 +111,7 @@ def convolution(
         args = {"input": x, "weight": packed, "bias": part_bias, **arguments, "residual": part_residual}
         low.emit(node, "convolution", args, target)
 
-    over_lines = x.meta.shape[-2] == 1 and numbers["stride"][-1] > 1
-    most = LINE_CHANNELS if over_lines else None
-    pieces = [(0, rows)] if groups > 1 else piece_rows(rows, row_nbytes, most=most)
+    pieces = [(0, rows)] if groups > 1 else piece_rows(rows, row_nbytes)
     _in_pieces(low, node, pieces, bias, residual, out, emit)
 
 

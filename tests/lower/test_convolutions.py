@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from occ.ir import BufferKind
+from occ.lower.lines import LEAST_CHANNELS
 from occ.lower.transposed import axis_phases
 from tests.lower.comparing import PACKED, Apply, check, check_all, checked, fallbacks, kernels_of
 
@@ -176,10 +177,19 @@ def test_complex_convolution() -> None:
     check(nn.Conv2d(2, 3, 3, dtype=torch.complex64), torch.randn(1, 2, 5, 5, dtype=torch.complex64))
 
 
-def test_strided_convolution_over_a_line_is_cut_into_few_channels() -> None:
-    program = checked(seeded(lambda: nn.Conv1d(32, 256, 5, 3)), torch.randn(1, 32, 90))[0].program
-    count = 2 if len(PACKED) > 1 else 1
-    assert kernels_of(program)["convolution"] == count
+LINES = [(3, 2, 1, 1), (4, 3, 0, 1), (2, 5, 0, 1), (5, 2, 6, 3), (1, 2, 0, 1)]
+"""Taps, stride, padding, dilation."""
+
+
+@pytest.mark.parametrize(("taps", "stride", "padding", "dilation"), LINES)
+def test_strided_convolution_over_lines(taps: int, stride: int, padding: int, dilation: int) -> None:
+    """Edges on either side, phases that no tap sees, taps that see nothing but edges."""
+    for count in (16, 21):
+        line = seeded(lambda: nn.Conv1d(LEAST_CHANNELS, 12, taps, stride, padding, dilation))
+        packed = checked(nn.Sequential(line, nn.ReLU()), torch.randn(1, LEAST_CHANNELS, count))[0].program
+        if len(PACKED) > 1:
+            assert kernels_of(packed)["product"] == taps
+            assert not kernels_of(packed)["convolution"]
 
 
 def test_channels_last_input() -> None:
