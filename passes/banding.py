@@ -218,10 +218,15 @@ def _fits(
     later steps cut them, rows of those."""
     if axis.carries and axis.descending != descending:
         return False
-    if descending and (axis.windows or axis.extent % axis.granule):
+    if descending and axis.windows:
         return False
     for access in accesses(program, step, axis, descending):
-        if not access.writes or access.dim is None:
+        if access.dim is None:
+            continue
+        if program.buffers[access.buffer].kind is BufferKind.WEIGHT and descending:
+            # Rows of weights lie in grains, which are counted from the first.
+            return False
+        if not access.writes:
             continue
         if access.view is None:
             return False
