@@ -166,9 +166,16 @@ def _touched(program: Program, step: int) -> set[int]:
 def _descends(program: Program, steps: Sequence[int], last: SplitAxis) -> bool:
     """Whether a band does its rows from the last to the first: as its last step has to, or where that can go
     either way, as another one has to."""
-    if last.carries or last.windows:
+    if last.carries or not _may_descend(program, program.steps[steps[-1]], last):
         return last.descending
     return any(axis.descending for step in steps for axis in program.steps[step].splits)
+
+
+def _may_descend(program: Program, step: Step, axis: SplitAxis) -> bool:
+    """Whether rows along the axis may be done from the last to the first: not where each needs rows around its
+    own, nor rows of weights, which lie in grains that are counted from the first."""
+    sliced = (access.buffer for access in accesses(program, step, axis) if access.dim is not None)
+    return not axis.windows and all(program.buffers[b].kind is not BufferKind.WEIGHT for b in sliced)
 
 
 def _cut(
@@ -218,15 +225,10 @@ def _fits(
     later steps cut them, rows of those."""
     if axis.carries and axis.descending != descending:
         return False
-    if descending and axis.windows:
+    if descending and not _may_descend(program, step, axis):
         return False
     for access in accesses(program, step, axis, descending):
-        if access.dim is None:
-            continue
-        if program.buffers[access.buffer].kind is BufferKind.WEIGHT and descending:
-            # Rows of weights lie in grains, which are counted from the first.
-            return False
-        if not access.writes:
+        if not access.writes or access.dim is None:
             continue
         if access.view is None:
             return False

@@ -79,7 +79,7 @@ def rows_of(value: Value, dim: int) -> RowView | None:
     return RowView(pitch, value.offset // pitch, value.shape[dim], start, end) if end <= pitch else None
 
 
-def mirrored(view: RowView, nbytes: int) -> RowView | None:
+def _mirrored(view: RowView, nbytes: int) -> RowView | None:
     """The rows of a buffer of `nbytes` bytes counted from its end; None where it is not whole rows."""
     if nbytes % view.pitch:
         return None
@@ -116,7 +116,7 @@ def _access(
         return Access(value_id, value.buffer, writes, None, 0, None, None, value.extent)
     view = rows_of(value, dim)
     if descending and view is not None:
-        view = mirrored(view, program.buffers[value.buffer].nbytes)
+        view = _mirrored(view, program.buffers[value.buffer].nbytes)
     return Access(value_id, value.buffer, writes, dim, value.shape[dim], view, window, value.extent)
 
 
