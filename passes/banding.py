@@ -172,8 +172,8 @@ def _descends(program: Program, steps: Sequence[int], last: SplitAxis) -> bool:
 
 
 def _may_descend(program: Program, step: Step, axis: SplitAxis) -> bool:
-    """Whether rows along the axis may be done from the last to the first: not where each needs rows around its
-    own, nor rows of weights, which lie in grains that are counted from the first."""
+    """Whether rows along the axis may be done from the last to the first: not where each needs rows around
+    its own, nor rows of weights, which lie in grains that are counted from the first."""
     sliced = (access.buffer for access in accesses(program, step, axis) if access.dim is not None)
     return not axis.windows and all(program.buffers[b].kind is not BufferKind.WEIGHT for b in sliced)
 
