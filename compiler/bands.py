@@ -77,7 +77,7 @@ class _Writer:
         return replace(
             step,
             name=step.name if whole else f"{step.name}[{part + 1}/{self._band.parts}]",
-            args=self._carried(cut, self._part_args(cut, with_values(step.args, slices), part), part),
+            args=self._part_args(cut, with_values(step.args, slices), part),
             outs=tuple(self._slice(writes[out], part, first, end) for out in step.outs),
             scratch=tuple(self._slice(writes[each], part, first, end) for each in step.scratch),
             splits=(),
@@ -88,6 +88,9 @@ class _Writer:
         if axis is None or self._keeps_edge(cut, part):
             return args
         instead = dict(axis.part_args)
+        if cut.progress[part]:
+            outs = self._program.steps[cut.step].outs
+            instead |= {name: Ref(outs[result]) for name, result in axis.carries}
         found = []
         for name, arg in args:
             arg = instead.get(name, arg)
@@ -97,14 +100,6 @@ class _Writer:
                 arg += first
             found.append((name, arg))
         return tuple(found)
-
-    def _carried(self, cut: Cut, args: Args, part: int) -> Args:
-        """The operands, those that go from row to row as the part before left them."""
-        if cut.axis is None or cut.progress[part] == 0:
-            return args
-        outs = self._program.steps[cut.step].outs
-        left: dict[str, Arg] = {name: Ref(outs[result]) for name, result in cut.axis.carries}
-        return tuple((name, left.get(name, arg)) for name, arg in args)
 
     def _keeps_edge(self, cut: Cut, part: int) -> bool:
         """Whether a step does all its rows at once, and its windowed operands end where they always did."""

@@ -166,9 +166,10 @@ def _touched(program: Program, step: int) -> set[int]:
 def _descends(program: Program, steps: Sequence[int], last: SplitAxis) -> bool:
     """Whether a band does its rows from the last to the first: as its last step has to, or where that can go
     either way, as another one has to."""
-    if last.carries or not _may_descend(program, program.steps[steps[-1]], last):
+    if last.carries:
         return last.descending
-    return any(axis.descending for step in steps for axis in program.steps[step].splits)
+    wanted = any(axis.descending for step in steps for axis in program.steps[step].splits)
+    return wanted and _may_descend(program, program.steps[steps[-1]], last)
 
 
 def _may_descend(program: Program, step: Step, axis: SplitAxis) -> bool:

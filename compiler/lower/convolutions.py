@@ -210,9 +210,9 @@ def _pointwise_convolution(
     """A 1x1 convolution is a product of the pixels' channels: no reordering of weights, strided results."""
     pixels = prod(shape) // shape[1]
     last = (0, *range(2, len(shape)), 1)
-    flat = Traced(x.name, x.buffer, x.meta.permute(last).view(pixels, x.meta.shape[1]))
+    flat = x.viewed_as(x.meta.permute(last).view(pixels, x.meta.shape[1]))
     matrix = low.tensor(Constant(weight.name, weight.tensor.flatten(1)))
-    transposed = Traced(matrix.name, matrix.buffer, matrix.meta.t())
+    transposed = matrix.viewed_as(matrix.meta.t())
     out = low.new(node.name, (pixels, shape[1]), x.meta.dtype)
     if bias is None:
         low.emit(node, "matmul", {"input": flat, "weight": transposed}, out)

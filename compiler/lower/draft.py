@@ -81,6 +81,10 @@ class Traced:
     meta: torch.Tensor
     packing: Packing | None = None
 
+    def viewed_as(self, meta: torch.Tensor) -> Traced:
+        """Another view of the same bytes."""
+        return Traced(self.name, self.buffer, meta)
+
     @property
     def nbytes(self) -> int:
         return int(self.meta.numel() * self.meta.element_size())

@@ -62,13 +62,13 @@ def convolution_by_taps(
     total: Traced | None = None
     for tap, (shift, phase) in enumerate(places):
         first, rows_of_phase = phases[phase]
-        seen = _like(rows_of_phase, rows_of_phase.meta.narrow(0, shift - first, count))
+        seen = rows_of_phase.viewed_as(rows_of_phase.meta.narrow(0, shift - first, count))
         last = tap == taps - 1
         total = products.product(
             low, node, seen, _tap(low, weight, tap), None if total else bias, relu and last, total
         )
     assert total is not None
-    return _like(total, total.meta.view(1, 1, count, shape[1]).permute(0, 3, 1, 2))
+    return total.viewed_as(total.meta.view(1, 1, count, shape[1]).permute(0, 3, 1, 2))
 
 
 def _phase_rows(
@@ -82,10 +82,10 @@ def _phase_rows(
     inside = max(first, 0), max(min(end, lines.shape[0]), 0)
     for begin, stop in ((first, min(inside[0], end)), (max(inside[1], first), end)):
         if begin < stop:
-            low.emit(node, "fill", {"value": 0.0}, _like(out, out.meta[begin - first : stop - first]))
+            low.emit(node, "fill", {"value": 0.0}, out.viewed_as(out.meta[begin - first : stop - first]))
     if inside[0] < inside[1]:
-        target = _like(out, out.meta[inside[0] - first : inside[1] - first])
-        low.emit(node, "copy", {"source": _like(x, lines[slice(*inside)])}, target)
+        target = out.viewed_as(out.meta[inside[0] - first : inside[1] - first])
+        low.emit(node, "copy", {"source": x.viewed_as(lines[slice(*inside)])}, target)
     return out
 
 
@@ -93,8 +93,3 @@ def _tap(low: Lowering, weight: Constant, tap: int) -> Constant:
     """The matrix [out, in] of one tap."""
     chosen = low.store.transformed(weight, f"tap {tap}", lambda t: t[:, :, 0, tap].contiguous())
     return Constant(f"{weight.name}[..., {tap}]", chosen.tensor)
-
-
-def _like(traced: Traced, meta: torch.Tensor) -> Traced:
-    """Another view of the same bytes."""
-    return Traced(traced.name, traced.buffer, meta)

@@ -24,7 +24,7 @@ def pad(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
         dim = x.meta.dim() - 1 - axis
         if before < 0 or after < 0:
             kept = x.meta.shape[dim] + min(before, 0) + min(after, 0)
-            x = _like(x, x.meta.narrow(dim, max(-before, 0), kept))
+            x = x.viewed_as(x.meta.narrow(dim, max(-before, 0), kept))
     amounts = tuple(max(amount, 0) for amount in amounts)
     result = node.meta["val"]
     out = low.new(node.name, result.shape, result.dtype, dense_strides(result.shape, x.meta.stride()))
@@ -45,7 +45,7 @@ def roll(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
         x, dims = low.view(aten.view.default, {"self": x, "size": (-1,)}), (0,)
     out = low.new(node.name, x.meta.shape, x.meta.dtype, dense_strides(x.meta.shape, x.meta.stride()))
     low.emit(node, "roll", {"self": x, "shifts": shifts, "dims": dims}, out)
-    return _like(out, out.meta.view(shape))
+    return out.viewed_as(out.meta.view(shape))
 
 
 def pixel_shuffle(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
@@ -60,7 +60,7 @@ def pixel_shuffle(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
     target = out.meta.unflatten(rank - 1, (width, factor)).unflatten(rank - 2, (height, factor))
     # Both as [.., channel, row in block, column in block, row, column].
     target = target.movedim((rank - 1, rank + 1), (rank - 2, rank - 1))
-    low.emit(node, "copy", {"source": _like(x, source)}, _like(out, target))
+    low.emit(node, "copy", {"source": x.viewed_as(source)}, out.viewed_as(target))
     return out
 
 
@@ -75,7 +75,7 @@ def pixel_unshuffle(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
     source = x.meta.unflatten(rank - 1, (width, factor)).unflatten(rank - 2, (height, factor))
     source = source.movedim((rank - 1, rank + 1), (rank - 2, rank - 1))
     target = out.meta.unflatten(rank - 3, (channels, factor, factor))
-    low.emit(node, "copy", {"source": _like(x, source)}, _like(out, target))
+    low.emit(node, "copy", {"source": x.viewed_as(source)}, out.viewed_as(target))
     return out
 
 
@@ -87,7 +87,7 @@ def channel_shuffle(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
     out = low.new(node.name, shape, x.meta.dtype, dense_strides(shape, x.meta.stride()))
     source = x.meta.unflatten(1, (groups, shape[1] // groups))
     target = out.meta.unflatten(1, (shape[1] // groups, groups)).transpose(1, 2)
-    low.emit(node, "copy", {"source": _like(x, source)}, _like(out, target))
+    low.emit(node, "copy", {"source": x.viewed_as(source)}, out.viewed_as(target))
     return out
 
 
@@ -101,7 +101,7 @@ def repeat_interleave(low: Lowering, node: Node, operands: dict[str, Any]) -> An
     out = low.new(node.name, shape, x.meta.dtype, dense_strides(shape, x.meta.stride()))
     target = out.meta.unflatten(dim, (shape[dim] // times, times)) if times else out.meta.unsqueeze(dim + 1)
     source = x.meta.unsqueeze(dim + 1).expand(target.shape)
-    low.emit(node, "copy", {"source": _like(x, source)}, _like(out, target))
+    low.emit(node, "copy", {"source": x.viewed_as(source)}, out.viewed_as(target))
     return out
 
 
@@ -133,11 +133,6 @@ def where_with_numbers(low: Lowering, node: Node, operands: dict[str, Any]) -> A
     out = low.new(node.name, result.shape, result.dtype, strides)
     low.emit(node, "where", args, out)
     return out
-
-
-def _like(traced: Traced, meta: torch.Tensor) -> Traced:
-    """Another view of the same bytes."""
-    return Traced(traced.name, traced.buffer, meta)
 
 
 RULES: dict[str, Rule] = {

@@ -188,7 +188,7 @@ def linear(low: Lowering, node: Node, x: Traced, weight: Constant, bias: Constan
     if takes_product(low, x, weight):
         return product(low, node, x, weight, bias, False, None)
     matrix = low.tensor(weight)
-    transposed = Traced(matrix.name, matrix.buffer, matrix.meta.t())
+    transposed = matrix.viewed_as(matrix.meta.t())
     out = low.new(node.name, (x.meta.shape[0], weight.tensor.shape[0]), x.meta.dtype)
     if bias is None:
         low.emit(node, "matmul", {"input": x, "weight": transposed}, out)
@@ -213,7 +213,7 @@ def _pixels(matrix: Traced) -> Traced:
     """A matrix [m, k] as a channels_last picture [1, k, m, 1]."""
     count, inner = matrix.meta.shape
     view = matrix.meta.view(1, count, 1, inner).permute(0, 3, 1, 2)
-    return Traced(matrix.name, matrix.buffer, view)
+    return matrix.viewed_as(view)
 
 
 def _in_pieces(
@@ -239,11 +239,11 @@ def _in_pieces(
 
 
 def _channels(tensor: Traced, first: int, last: int) -> Traced:
-    return Traced(tensor.name, tensor.buffer, tensor.meta[:, first:last])
+    return tensor.viewed_as(tensor.meta[:, first:last])
 
 
 def _rows(low: Lowering, bias: Any, first: int, last: int) -> Any:
     if bias is None:
         return None
     traced = low.tensor(bias)
-    return Traced(traced.name, traced.buffer, traced.meta[first:last])
+    return traced.viewed_as(traced.meta[first:last])

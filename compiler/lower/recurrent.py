@@ -77,8 +77,8 @@ def layers(low: Lowering, node: Node, operands: dict[str, Any], *, native: bool 
                 direction == 1,
                 batch_first,
                 native,
-                _like(out, out.meta.narrow(2, direction * width, width)),
-                [_like(state, state.meta[index]) for state in last],
+                out.viewed_as(out.meta.narrow(2, direction * width, width)),
+                [state.viewed_as(state.meta[index]) for state in last],
             )
         x = out
     return (x, *last)
@@ -99,10 +99,10 @@ def cell(low: Lowering, node: Node, operands: dict[str, Any], *, native: bool = 
     out = low.new(node.name, (1, *shapes[0]), x.meta.dtype)
     last = [low.new(f"{node.name}_last", shape, x.meta.dtype) for shape in shapes]
     x = low.contiguous(node, x)
-    step = _like(x, x.meta.unsqueeze(0))
+    step = x.viewed_as(x.meta.unsqueeze(0))
     states = [None if _is_zero(state) else state for state in given]
     _recurrence(low, node, cells[0], step, states, False, False, native, out, last)
-    hidden = _like(out, out.meta[0])
+    hidden = out.viewed_as(out.meta[0])
     return (hidden, last[1]) if kind == "lstm" else hidden
 
 
@@ -155,12 +155,12 @@ def _recurrence(
     x and `out` are [batch, time, features], or [time, batch, features]; `given` and `last` hold the states
     before and after.
     """
-    flat = _like(x, x.meta.view(prod(x.meta.shape[:2]), x.meta.shape[2]))
+    flat = x.viewed_as(x.meta.view(prod(x.meta.shape[:2]), x.meta.shape[2]))
     ahead, left = _biases(low, cell)
     gates = products.linear(low, node, flat, cell.input_weight, ahead)
-    gates = _like(gates, gates.meta.view(*x.meta.shape[:2], gates.meta.shape[1]))
+    gates = gates.viewed_as(gates.meta.view(*x.meta.shape[:2], gates.meta.shape[1]))
     if batch_first:
-        gates, out = (_like(t, t.meta.transpose(0, 1)) for t in (gates, out))
+        gates, out = (t.viewed_as(t.meta.transpose(0, 1)) for t in (gates, out))
     args: dict[str, Any] = {"gates": gates, "weight": cell.recurrent_weight}
     if cell.kind == "lstm":
         args |= {"projection": cell.projection, "hidden": given[0], "cell": given[1]}
@@ -201,11 +201,6 @@ def _biases(low: Lowering, cell: Cell) -> tuple[Constant | None, Constant | None
         ahead = torch.cat([second.tensor[: 2 * cell.size], torch.zeros_like(left.tensor)])
     key = f"plus {second.tensor.data_ptr()}"
     return low.store.transformed(first, key, lambda t: t + ahead), left
-
-
-def _like(traced: Traced, meta: torch.Tensor) -> Traced:
-    """Another view of the same bytes."""
-    return Traced(traced.name, traced.buffer, meta)
 
 
 RULES: dict[str, Rule] = {

@@ -155,9 +155,9 @@ def _in_phases(
         for dim, (phase, axis) in enumerate(zip(phases, axes, strict=True), 2):
             target = target[(slice(None),) * dim + (slice(phase.first, None, len(axis)),)]
         if all(phase.taps for phase in phases):
-            _phase(low, node, x, weight, bias, groups, relu, phases, _like(out, target))
+            _phase(low, node, x, weight, bias, groups, relu, phases, out.viewed_as(target))
         else:
-            _bias_alone(low, node, bias, relu, _like(out, target))
+            _bias_alone(low, node, bias, relu, out.viewed_as(target))
     return out
 
 
@@ -187,8 +187,8 @@ def _phase(
         source = part.meta
         for dim, phase in enumerate(phases, 2):
             source = source.narrow(dim, phase.skipped, phase.count)
-        channels = _like(target, target.meta[:, first:last])
-        low.emit(node, "copy", {"source": _like(part, source)}, channels)
+        channels = target.viewed_as(target.meta[:, first:last])
+        low.emit(node, "copy", {"source": part.viewed_as(source)}, channels)
 
 
 def _bias_alone(low: Lowering, node: Node, bias: Constant | None, relu: bool, target: Traced) -> None:
@@ -221,11 +221,6 @@ def _numbers(phases: Sequence[Phase]) -> dict[str, tuple[int, ...]]:
         "padding": tuple(phase.padding for phase in phases),
         "dilation": tuple(phase.dilation for phase in phases),
     }
-
-
-def _like(traced: Traced, meta: Tensor) -> Traced:
-    """Another view of the same bytes."""
-    return Traced(traced.name, traced.buffer, meta)
 
 
 RULES: dict[str, Rule] = dict.fromkeys(
