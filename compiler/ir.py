@@ -144,7 +144,8 @@ class Window:
 class SplitAxis:
     """One way to cut a step into parts that together do the same.
 
-    The axis has `extent` rows; parts begin at multiples of `granule`. `operands` names the operands that are
+    The axis has `extent` rows; parts begin at multiples of `granule`, and those of bands should have
+    at most `largest` rows where that is not 0. `operands` names the operands that are
     sliced and along which dimension; `outputs` gives the sliced dimension of each result (parts take the
     results behind those whole), `scratch` that of each scratch value (none where parts take the whole
     scratch). Where `staged`, a part's result is computed in contiguous scratch and copied into its slice,
@@ -172,6 +173,7 @@ class SplitAxis:
     position: str = ""
     carries: tuple[tuple[str, int], ...] = ()
     descending: bool = False
+    largest: int = 0
 
     @property
     def needs_band(self) -> bool:

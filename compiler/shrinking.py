@@ -77,10 +77,16 @@ class Shrinking:
                 self._size[buffer.id] = round_up(buffer.nbytes, ALIGNMENT)
                 self._first[buffer.id], self._last[buffer.id] = min(touched), max(touched)
         self._needs = self._own_needs()
-        self._known: dict[BandChoice, _Tried] = {}
+        self._known: dict[BandChoice, _Tried | None] = {}
         self._patterns: dict[int, tuple[int, int, _Tried]] = {}
         """By a peak: places before and after it that were banded, and what that gave."""
         self._flows = [self._streams(program.steps[step]) for step in self._order]
+        self._first_whole = np.full(count, len(self._order), dtype=np.int64)
+        self._last_whole = np.full(count, -1, dtype=np.int64)
+        for place, step in enumerate(self._order):
+            whole = self._whole(program.steps[step])
+            self._first_whole[whole] = np.minimum(self._first_whole[whole], place)
+            self._last_whole[whole] = place
 
     @property
     def nbytes(self) -> int:
@@ -155,11 +161,11 @@ class Shrinking:
         if axis not in {name for name, most in self._axes(last) if most >= parts}:
             return None
         tried = self._tried(first, last, axis, parts)
-        return (first, last, tried) if tried.nbytes <= known.nbytes else None
+        return (first, last, tried) if tried is not None and tried.nbytes <= known.nbytes else None
 
     def _spans(self, place: int, peak: int) -> list[tuple[int, int]]:
         """First and last places of bands that could lower a peak, the shortest first: a longer one is worth
-        trying where less is held at its ends."""
+        trying where less is held at its ends or whole within it."""
         low = high = place
         while low > max(0, place - REACH) and self._flows[low]:
             low -= 1
@@ -167,13 +173,15 @@ class Shrinking:
             high += 1
         near = np.flatnonzero((self._first <= high) & (self._last >= low))
         size, first, last = self._size[near], self._first[near], self._last[near]
+        first_whole, last_whole = self._first_whole[near], self._last_whole[near]
         found = []
         for begin in range(low, place + 1):
             entering = (first < begin) & (last >= begin)
             for end in range(max(place, begin + 1), high + 1):
                 if not self._axes(end):
                     continue
-                held = int(size[entering | ((first <= end) & (last > end))].sum())
+                whole = (first_whole <= end) & (last_whole >= begin)
+                held = int(size[entering | whole | ((first <= end) & (last > end))].sum())
                 if held < peak:
                     found.append((end - begin, held, begin, end))
         least, spans = peak, []
@@ -193,6 +201,15 @@ class Shrinking:
             if not access.writes
         )
 
+    def _whole(self, step: Step) -> list[int]:
+        """Buffers of which a step needs all bytes at once, along whatever axis it is cut."""
+        axes = [axis for axis in step.splits if not axis.staged]
+        found = [
+            {access.buffer for access in accesses(self._program, step, axis) if access.view is None}
+            for axis in axes or (None,)
+        ]
+        return sorted(set.intersection(*found))
+
     def _axes(self, place: int) -> list[tuple[str, int]]:
         """Axes along which a band could end at a place, with the most parts of each."""
         splits = self._program.steps[self._order[place]].splits
@@ -203,12 +220,16 @@ class Shrinking:
         found = []
         for name, most in self._axes(last):
             for parts in sorted({min(parts, most) for parts in PARTS}):
-                found.append(self._tried(first, last, name, parts))
+                tried = self._tried(first, last, name, parts)
+                if tried is None:
+                    continue
+                found.append(tried)
                 if len(found) > 1 and found[-1].nbytes > ENOUGH * found[-2].nbytes:
                     break
         return found
 
-    def _tried(self, first: int, last: int, axis: str, parts: int) -> _Tried:
+    def _tried(self, first: int, last: int, axis: str, parts: int) -> _Tried | None:
+        """What a band needs; None where its parts do not suit its steps."""
         choice = (self._order[first], self._order[last], axis, parts)
         if choice not in self._known:
             self._known[choice] = self._try(first, last, choice)
@@ -216,10 +237,12 @@ class Shrinking:
 
     # What a band needs
 
-    def _try(self, first: int, last: int, choice: BandChoice) -> _Tried:
+    def _try(self, first: int, last: int, choice: BandChoice) -> _Tried | None:
         memory, steps = self._memory, self._order[first : last + 1]
         buffers, values = len(memory.buffers), len(memory.values)
         band = band_of(self._program, self._uses, steps, choice[2], choice[3])
+        if not all(cut.suits for cut in band.cuts):
+            return None
         made = band_steps(memory, self._program, band, lambda index, step: [step])
         nbytes = self._peak(made, first, last)
         del memory.buffers[buffers:], memory.values[values:]

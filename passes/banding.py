@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import pairwise
 from types import MappingProxyType
 
 from occ.errors import InternalError
@@ -66,6 +67,13 @@ class Cut:
         """The rows of a part, half-open, counted from the first."""
         first, end = self.progress[part], self.progress[part + 1]
         return (self.extent - end, self.extent - first) if self.descending else (first, end)
+
+    @property
+    def suits(self) -> bool:
+        """Whether no part has more rows than parts of the axis should have."""
+        most = max(end - first for first, end in pairwise(self.progress))
+        largest = 0 if self.axis is None else self.axis.largest
+        return not largest or most <= largest or most == self.extent
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +196,13 @@ def _cut(
     inner: set[int],
 ) -> Cut:
     step, descending = program.steps[index], last.descending
-    axis = next((each for each in axes if _fits(program, step, each, later, descending)), None)
+    fitting = (
+        each
+        for finer in (False, True)
+        for each in axes
+        if _fits(program, step, each, later, descending, finer)
+    )
+    axis = next(fitting, None)
     extent = 1 if axis is None else axis.extent
     granule = 1 if axis is None else axis.granule
     touched = accesses(program, step, axis, descending)
@@ -221,9 +235,10 @@ def _fits(
     axis: SplitAxis,
     later: Mapping[int, Sequence[tuple[Cut, Access]]],
     descending: bool,
+    finer: bool,
 ) -> bool:
     """Whether the step can be cut along the axis in this order, the results have rows along it, and where
-    later steps cut them, rows of those."""
+    later steps cut them, rows of those, or with `finer` such as make up theirs."""
     if axis.carries and axis.descending != descending:
         return False
     if descending and not _may_descend(program, step, axis):
@@ -234,7 +249,9 @@ def _fits(
         if access.view is None:
             return False
         for _, other in later.get(access.buffer, ()):
-            if other.view is not None and access.view.pitch % other.view.pitch:
+            if other.view is None or access.view.pitch % other.view.pitch == 0:
+                continue
+            if not finer or other.view.pitch % access.view.pitch:
                 return False
     return True
 
@@ -248,8 +265,8 @@ def _rolling(buffer: int, parts: int, touches: Sequence[tuple[Cut, Access]]) -> 
         return None
     updating = {cut.step for cut, access in touches if not access.writes}
     first_writes = [(cut, a) for cut, a in touches if a.writes and cut.step not in updating]
-    if len({cut.progress for cut, _ in first_writes}) > 1 or any(_pitch(a) < pitch for _, a in first_writes):
-        # A row might be kept of which only some has been written.
+    if len({cut.progress for cut, _ in first_writes}) > 1:
+        # A row might be kept of which only one of them has written its part.
         return None
     count = nbytes.pop() // pitch
     fills = set()

@@ -218,6 +218,25 @@ class _Growing:
         )
         self.live += outs
 
+    def regroup(self) -> None:
+        """Rows that one step writes, and another reads several at a time or each as several."""
+        source = self.pick()
+        rows, times = self.shape(source)[0], self.draw(st.sampled_from([2, 3]))
+        joins = rows % times == 0 and self.draw(st.booleans())
+        granule = self.draw(st.sampled_from([1, 2]))
+        written = self._rows_of(source, (rows, 4 * times), granule)
+        seen = (rows // times, 4 * times * times) if joins else (rows * times, 4)
+        read = self.builder.value(self.builder.values[written].buffer, seen)
+        self.live += [read, self._rows_of(read, (seen[0], 8), 1)]
+
+    def _rows_of(self, source: int, shape: tuple[int, int], granule: int) -> int:
+        """A new matrix, each row of it made of that of another."""
+        out = self.builder.tensor(BufferKind.ACTIVATION, shape)
+        sliced = (("x", 0),)
+        args = {"x": Ref(source), "salt": self.salt(), "rows": ((0,), sliced)}
+        self.builder.step((out,), args, splits=(SplitAxis("rows", shape[0], granule, sliced, (0,)),))
+        return out
+
     def linear(self) -> None:
         """A weight (small, huge, or used before) and a bias, cut along the weight's rows."""
         x = self.pick()
@@ -354,7 +373,10 @@ class _Growing:
         self.builder.output(out)
 
 
-OPERATIONS = ("mix", "linear", "linear", "recur", "update", "view", "concat", "embed", "remember", "give")
+OPERATIONS = (
+    *("mix", "regroup", "linear", "linear", "recur", "update"),
+    *("view", "concat", "embed", "remember", "give"),
+)
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""Splits and gathers, written out for small programs."""
+"""Splits, gathers and bands, written out for small programs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from occ.passes.banding import part_rows
 from occ.rewrite import origins, rewrite
 from occ.units import PAGE
 from tests.programs import Builder
+from tests.reference_machine import run_unplanned
 
 
 def linear(*, staged: bool = False, extent: int = 10, granule: int = 4) -> Program:
@@ -241,3 +242,35 @@ def axis_of_no_operand(program: Program) -> Program:
 def test_a_choice_that_is_not_offered(choose: Callable[[Program], Program], message: str) -> None:
     with pytest.raises(InternalError, match=message):
         choose(linear())
+
+
+# Bands ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("granule", [1, 2, 5])
+@pytest.mark.parametrize(("rows", "seen"), [(12, (6, 16)), (12, (4, 24)), (12, (24, 4)), (7, (14, 4))])
+def test_a_band_over_rows_that_one_step_joins_or_divides(
+    rows: int, seen: tuple[int, int], granule: int
+) -> None:
+    """One step writes rows; another reads several of them as one, or each as several."""
+    b = Builder()
+    written = b.tensor(BufferKind.ACTIVATION, (rows, 8))
+    read = b.value(b.values[written].buffer, seen)
+    result = b.tensor(BufferKind.OUTPUT, (seen[0], 8))
+    for source, out, extent, least in (
+        (b.input((rows, 8)), written, rows, granule),
+        (read, result, seen[0], 1),
+    ):
+        axis = SplitAxis("rows", extent, least, (("x", 0),), (0,))
+        args: dict[str, Arg] = {"x": Ref(source), "salt": out, "rows": ((0,), (("x", 0),))}
+        b.step((out,), args, splits=(axis,))
+    b.output(result)
+    program = b.build()
+    wanted = run_unplanned(program, 2)
+    for parts in range(2, seen[0] + 1):
+        banded = rewrite(program, Choices(bands=((0, 1, "rows", parts),)))
+        assert run_unplanned(banded, 2) == wanted
+        scale = max(1, rows // seen[0])
+        if parts == 2 and (rows // 2) % scale == 0 and granule < 5:
+            sizes = [buffer.nbytes for buffer in banded.buffers[len(program.buffers) :]]
+            assert max(sizes) < program.buffers[program.values[written].buffer].nbytes

@@ -131,12 +131,14 @@ KERNELS: tuple[Kernel, ...] = (
         template(
             "kernels.attention({query}, {key}, {value}, {mask}, {causal}, {scale}, {grouped}, {heads}, {out})"
         ),
+        overwrites=("query",),
         splits=_attention_splits,
     ),
     Kernel(
         "native_attention",
         native=native_attention.attention,
         triton=triton_attention.attention,
+        overwrites=("query",),
         splits=_attention_splits,
     ),
 )

@@ -26,7 +26,7 @@ from occ.ir import (
 from occ.lower.draft import Draft, StepDraft, Traced, dtype_name
 from occ.lower.filelayout import grain_rows, lay_out
 from occ.lower.lowering import specs_of
-from occ.lower.packedrows import least_rows
+from occ.lower.packedrows import served_rows
 from occ.lower.sharing import buffers_touched
 from occ.units import PAGE, round_up
 
@@ -160,9 +160,11 @@ def _step(
     if entry.splits is not None:
         out: Spec = step.outs[0].spec
         for axis in entry.splits(specs_of(step.args), out):
-            granule = least_rows(step, axis) if axis.name == ROWS else _granule(axis, step, rows, ids, draft)
-            if granule is not None and granule < axis.extent:
-                splits += (replace(axis, granule=granule),)
+            fitting = (
+                served_rows(step, axis) if axis.name == ROWS else _in_grains(axis, step, rows, ids, draft)
+            )
+            if fitting is not None and fitting.granule < axis.extent:
+                splits += (fitting,)
     return Step(
         name=step.name,
         module=step.module,
@@ -175,15 +177,15 @@ def _step(
     )
 
 
-def _granule(
+def _in_grains(
     axis: SplitAxis,
     step: StepDraft,
     rows: Mapping[int, tuple[int, int]],
     ids: Mapping[int, int],
     draft: Draft,
-) -> int | None:
-    """Rows that parts must be multiples of: the grains of the largest weight that is sliced. None where a
-    sliced weight's rows are not what the axis runs along."""
+) -> SplitAxis | None:
+    """The axis with parts of whole grains of the largest weight that is sliced. None where a sliced weight's
+    rows are not what the axis runs along."""
     granule, largest = axis.granule, 0
     for name, dim in axis.operands:
         operand = step.args[name]
@@ -198,7 +200,7 @@ def _granule(
         if operand.nbytes > largest:
             largest = operand.nbytes
             granule = grain_rows(count, row_nbytes)
-    return granule
+    return replace(axis, granule=granule)
 
 
 def _lay_out_states(

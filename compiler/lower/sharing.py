@@ -15,6 +15,7 @@ from occ.lower.concats import read_parts
 from occ.lower.draft import Draft, StepDraft, Traced, map_tensors, same_layout
 from occ.lower.fusion import fuse
 from occ.lower.lowering import specs_of
+from occ.lower.pieces import Piece, copy_parts_where_copied, results_in_pieces
 
 KEPT = frozenset({BufferKind.OUTPUT, BufferKind.STATE, BufferKind.INPUT})
 
@@ -22,6 +23,7 @@ KEPT = frozenset({BufferKind.OUTPUT, BufferKind.STATE, BufferKind.INPUT})
 def share(draft: Draft, *, fused: bool = False) -> None:
     """Share bytes in a finished draft; with `fused`, loops are fused before results take others' bytes."""
     drop_dead_steps(draft)
+    copy_parts_where_copied(draft)
     if fused:
         fuse(draft)
         read_parts(draft)
@@ -29,6 +31,7 @@ def share(draft: Draft, *, fused: bool = False) -> None:
     if fused:
         fuse(draft)
     reuse_dying_operands(draft)
+    reuse_added_operands(draft)
     drop_copies_onto_themselves(draft)
 
 
@@ -90,13 +93,7 @@ def _slices_are_contiguous(out: Traced, dim: int) -> bool:
 
 def reuse_dying_operands(draft: Draft) -> None:
     """Let a result take the bytes of an operand that nobody needs afterwards."""
-    last_read: dict[int, int] = {}
-    last_write: dict[int, int] = {}
-    for index, step in enumerate(draft.steps):
-        for operand in step.operands():
-            last_read[draft.root(operand.buffer)[0]] = index
-        for out in step.outs:
-            last_write[draft.root(out.buffer)[0]] = index
+    last_read, last_write = _last_touches(draft)
     for index, step in enumerate(draft.steps):
         for out, names in zip(step.outs, _overwritable(step), strict=True):
             for name in names:
@@ -110,6 +107,18 @@ def reuse_dying_operands(draft: Draft) -> None:
                         for key, arg in step.args.items()
                     }
                     break
+
+
+def _last_touches(draft: Draft) -> tuple[dict[int, int], dict[int, int]]:
+    """The last step that reads each root buffer, and the last that writes it."""
+    last_read: dict[int, int] = {}
+    last_write: dict[int, int] = {}
+    for index, step in enumerate(draft.steps):
+        for operand in step.operands():
+            last_read[draft.root(operand.buffer)[0]] = index
+        for out in step.outs:
+            last_write[draft.root(out.buffer)[0]] = index
+    return last_read, last_write
 
 
 def _overwritable(step: StepDraft) -> Sequence[Sequence[str]]:
@@ -206,6 +215,39 @@ def _merge(
     draft.buffers[loser].part_of, draft.buffers[loser].offset = winner, 0
     for last in (last_read, last_write):
         last[winner] = max(last.get(winner, -1), last.pop(loser, -1))
+
+
+def reuse_added_operands(draft: Draft) -> None:
+    """Let a result that is made in pieces take the bytes of what they add, such as a residual: each piece
+    reads of it what its own result then replaces."""
+    last_read, last_write = _last_touches(draft)
+    for first, pieces in results_in_pieces(draft):
+        added, out = pieces[0].added, pieces[0].target
+        root, _ = draft.root(added.buffer)
+        source, target = draft.buffers[root], draft.buffers[out.buffer]
+        last = first + 2 * len(pieces) - 1
+        if (
+            source.kind is BufferKind.ACTIVATION
+            and target.kind in (BufferKind.ACTIVATION, BufferKind.OUTPUT)
+            and target.part_of is None
+            and root != out.buffer
+            and source.nbytes == target.nbytes
+            and all(_same_place(draft, piece) for piece in pieces)
+            and last_write.get(root, last) < first
+            and last_read[root] < last
+        ):
+            _merge(draft, added, out, last_read, last_write)
+
+
+def _same_place(draft: Draft, piece: Piece) -> bool:
+    """Whether what a piece adds lies in its buffer as the piece's result in the whole result's."""
+    _, offset = draft.root(piece.added.buffer)
+    return (
+        offset + piece.added.offset == piece.target.offset
+        and piece.added.meta.dtype == piece.target.meta.dtype
+        and piece.added.meta.shape == piece.target.meta.shape
+        and same_layout(piece.added.meta, piece.target.meta.stride())
+    )
 
 
 def drop_copies_onto_themselves(draft: Draft) -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from occ.codegen.native import NativeFunction
 from occ.native import local_library
 from occ.runtime_stub.native import Native
-from tests.kernels.attention_calls import Call, call, calls
+from tests.kernels.attention_calls import Call, call, calls, over_queries
 from tests.kernels.native import function_of
 
 
@@ -38,6 +38,14 @@ def test_equals_torch(library: tuple[list[Call], Native]) -> None:
     assert len({c_function(one).symbol for one in made}) > 100
     for one in made:
         one.check(run(one, native))
+
+
+def test_result_over_the_queries(library: tuple[list[Call], Native]) -> None:
+    _, native = library
+    made = list(over_queries(calls()))
+    assert len(made) > 50
+    for one, wanted in made:
+        one.check(run(one, native), wanted)
 
 
 def test_nan_stays_in_its_row_and_infinite_scores_give_nan() -> None:

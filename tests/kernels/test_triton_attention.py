@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from occ.codegen.triton import TritonFunction
-from tests.kernels.attention_calls import Call, call, calls, masks
+from tests.kernels.attention_calls import Call, call, calls, masks, over_queries
 from tests.kernels.cases import FLOATS
 from tests.kernels.triton_modules import loaded, triton_of
 
@@ -41,6 +41,14 @@ def test_equals_torch() -> None:
     made = list(calls())[::5]
     assert {one.out.dtype for one in made} == set(FLOATS)
     check(made)
+
+
+def test_result_over_the_queries() -> None:
+    made = list(over_queries(list(calls())[::9]))
+    assert len({one.out.shape for one, _ in made}) > 5
+    run([one for one, _ in made])
+    for one, wanted in made:
+        one.check(function_of(one).source, wanted)
 
 
 def test_many_blocks_of_keys() -> None:

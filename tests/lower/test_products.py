@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from occ.ir import BufferKind
-from tests.lower.comparing import NATIVE, Apply, check, check_all, fallbacks, kernels_of, lowered
+from occ.ir import BufferKind, Ref
+from tests.lower.comparing import NATIVE, PACKED, Apply, check, check_all, fallbacks, kernels_of, lowered
 
 Function = Callable[..., Any]
 
@@ -61,6 +61,35 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, r: Tensor) -> Tensor:
         y = self.layer(x.transpose(1, 2) * 2)
         return torch.relu(y + torch.sin(r))
+
+
+@pytest.mark.parametrize("kind", ["dies", "is read later", "is the input"])
+def test_pieces_take_the_bytes_of_what_they_add(kind: str) -> None:
+    """Where nobody else needs those."""
+    if True not in PACKED:
+        pytest.skip("oneDNN's packed weights do not work on this machine")
+
+    class Adds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(1300, 1300)
+
+        def forward(self, x: Tensor, r: Tensor) -> Tensor:
+            x, r = torch.tanh(x), torch.sin(r)
+            y = self.layer(x) + (x if kind == "is the input" else r)
+            return y.sum(-1) + (r if kind == "is read later" else y).mean()
+
+    operands = numbers(40, 1300), numbers(40, 1300)
+    check(Adds(), *operands)
+    program = lowered(Adds(), *operands, pack=True).program
+    pieces = [step for step in program.steps if step.kernel == "product"]
+    assert len(pieces) > 1
+    assert all(isinstance(dict(step.args)["residual"], Ref) for step in pieces)
+    added = {program.values[dict(step.args)["residual"].value].buffer for step in pieces}
+    made = {step.outs[0] for step in pieces}
+    copies = [s for s in program.steps if s.kernel == "copy" and dict(s.args)["source"].value in made]
+    assert len(copies) == len(pieces)
+    assert ({program.values[step.outs[0]].buffer for step in copies} == added) is (kind == "dies")
 
 
 def test_residual_that_is_the_input_of_its_layer() -> None:

@@ -78,6 +78,14 @@ def test_part_of_two_concatenations_is_copied_into_one_of_them() -> None:
     check(lambda x: torch.cat([torch.cat([y := x.exp(), x.sin()]), y]).tanh(), X)
 
 
+def test_concatenation_that_is_copied_is_never_made() -> None:
+    """Its parts go to where the copy would put them."""
+    program = check(lambda x: torch.cat([x.exp(), x.sin()[:, :2]], 1).t().reshape(-1).view(2, -1), X)
+    assert not {"cat", "concatenate"} & set(kernels_of(program))
+    twice = check(lambda x: ((y := torch.cat([x.exp(), x.sin()[:, :2]], 1)).t().reshape(-1), y.sum()), X)
+    assert {"cat", "concatenate"} & set(kernels_of(twice))
+
+
 def test_steps_that_nobody_needs_are_dropped() -> None:
     def function(x: Tensor) -> Tensor:
         x.exp().sin()
