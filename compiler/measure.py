@@ -37,6 +37,15 @@ GATHER_ROW_NBYTES = 512
 PRODUCTS = frozenset(kernel.name for kernel in products.KERNELS)
 """Kernels whose time is that of multiplying matrices."""
 
+MANY_SWITCHES = 50.0
+"""In a second of computing: how often threads make room for others where the processor is not theirs. One more
+process that computes makes it some 250 on two processors; a machine at rest, 1."""
+
+BUSY = (
+    "other processes computed while kernels were measured, so plans may be poor ones;"
+    " `occ cache --clear` forgets what was measured"
+)
+
 FIRST_SECONDS = 120.0
 CALL_SECONDS = 600.0
 
@@ -177,6 +186,7 @@ class Measurer:
         self._folder = folder if target.is_here else None
         self._sample = ExitStack()
         self._threads = min(target.threads, cpus())
+        self._was_busy = False
         self._children: dict[str, Child] = {}
         self._compiled: dict[str, set[NativeFunction]] = {}
         """The native kernels that each helper process has."""
@@ -285,8 +295,11 @@ class Measurer:
         answer = self._ask(request, spin, f"program {program.name}")
         if "error" in answer:
             raise InternalError(f"program {program.name} cannot be run to be measured: {answer['error']}")
-        seconds: dict[str, float] = answer["seconds"]
+        seconds: dict[str, float] = answer["alone"]
         beside: dict[str, float] = answer["beside"]
+        if answer["displaced"] > MANY_SWITCHES and not self._was_busy:
+            self._was_busy = True
+            self._progress(BUSY)
         took = {key: seconds[str(number)] for key, number in numbers.items() if str(number) in seconds}
         # A sample of a run has too few other steps to tell.
         drift = self._drift(program, keys, took, alone) if resident else 1.0

@@ -8,6 +8,7 @@ import gc
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -240,8 +241,7 @@ def main() -> None:
             with torch.inference_mode():
                 if "steps" in request:
                     sample = samples[-1] if samples else None
-                    alone, beside = sequence_seconds(request, pool, scope, sample)
-                    return {"seconds": alone, "beside": beside}
+                    return asdict(sequence_seconds(request, pool, scope, sample))
                 return measured(request, pool, memory, scope)
         except Exception as error:
             lines = str(error).strip().splitlines()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -30,6 +32,17 @@ Pass = dict[int, float]
 """Seconds of every step, by its place in the program, or of a step of each case, by its number."""
 
 Call = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """What a step of each case took: seconds `alone`, and `beside` a file being read (empty without one, and
+    for resident weights). `displaced`: how often in a second of the former a thread that computed had to make
+    room for another, be it of another process."""
+
+    alone: Pass
+    beside: Pass
+    displaced: float
 
 
 class Memory:
@@ -81,9 +94,9 @@ class Memory:
 
 def sequence_seconds(
     request: Answer, pool: Pool, scope: Mapping[str, Any], sample: Sample | None = None
-) -> tuple[Pass, Pass]:
-    """Seconds of a step of each case, alone and while `sample` is being read (empty without one, and for
-    resident weights): for every step the median of a few passes, then their mean.
+) -> Passes:
+    """Runs of the steps, alone and while `sample` is being read: for every step the median of a few passes,
+    then the mean of each case.
 
     The first pass, in which kernels are set up, does not count. A step that raises on made-up numbers is left
     out, and with it a case where no other step is one.
@@ -94,20 +107,27 @@ def sequence_seconds(
     alone: list[Pass] = []
     beside: list[Pass] = []
     failed: set[int] = set()
-    spent = 0.0
+    spent, switches = 0.0, 0
     for count in range(MOST_PASSES + 1):
         if count > FEWEST_PASSES and spent >= ENOUGH_SECONDS:
             break
         tensors = memory.tensors()
         calls = [_call(codes[text], ids, tensors, scope) for _, text, ids in steps]
+        before = _involuntary_switches()
         taken = _timed(calls, failed)
         if count:
             spent += sum(taken.values())
+            switches += _involuntary_switches() - before
             alone.append(taken)
             if sample is not None and not request["resident"]:
                 beside.append(sample.beside(partial(_timed, calls, failed)))
     cases = [case for case, _, _ in steps]
-    return _of_cases(cases, alone), _of_cases(cases, beside)
+    displaced = switches / spent if spent else 0.0
+    return Passes(_of_cases(cases, alone), _of_cases(cases, beside), displaced)
+
+
+def _involuntary_switches() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def _of_cases(cases: Sequence[int], passes: Sequence[Pass]) -> Pass:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -20,11 +21,12 @@ from occ import measure as measuring
 from occ.codegen.text import contiguous_strides
 from occ.counter import counter_settings
 from occ.errors import InternalError, UsageError
-from occ.host import cpu_model, isa
+from occ.host import cpu_model, cpus, isa
 from occ.ir import Arg, Buffer, BufferKind, Program, Ref, Step, StepCost, Symbol, Value
 from occ.measure import WORKSPACE_GRAIN, Measurer, Pace, case_of, measure, pace_of, signatures
 from occ.measure_child import SCOPE, Operands
 from occ.numbers import CACHES_NBYTES, Pool
+from occ.progress import as_progress
 from occ.reading import Sample
 from occ.sequence import SAMPLES, reused_layout, sampled, sequence_request
 from occ.sequence_child import FEWEST_PASSES, sequence_seconds
@@ -296,7 +298,7 @@ def test_memory_is_used_again_when_it_is_free() -> None:
 
 def sequence(program: Program, cases: list[int | None]) -> dict[int, float]:
     request = json.loads(json.dumps(sequence_request(program, cases, set(cases) - {None})))
-    return sequence_seconds(request, Pool(), SCOPE)[0]
+    return sequence_seconds(request, Pool(), SCOPE).alone
 
 
 def test_a_program_is_run_in_its_order_with_what_its_steps_compute() -> None:
@@ -313,10 +315,10 @@ def test_a_program_is_run_in_its_order_with_what_its_steps_compute() -> None:
     )
     scope = {**SCOPE, "seen": lambda x: seen.append(float(x.mean())) or x}
     request = json.loads(json.dumps(sequence_request(program, [0, 1, 2, 3, 2], range(4))))
-    seconds, beside = sequence_seconds(request, Pool(), scope)
-    assert not beside
-    assert set(seconds) == {0, 1, 2, 3}
-    assert all(0 < taken < 0.1 for taken in seconds.values())
+    passes = sequence_seconds(request, Pool(), scope)
+    assert not passes.beside
+    assert set(passes.alone) == {0, 1, 2, 3}
+    assert all(0 < taken < 0.1 for taken in passes.alone.values())
     assert len(seen) > FEWEST_PASSES
     assert set(seen) == {25.0}
 
@@ -371,7 +373,7 @@ def test_a_machine_that_has_become_slower_is_seen_by_the_steps_that_are_known(
 
     def ask(measurer: Measurer, request: dict[str, Any], spin: str, where: str) -> dict[str, Any]:
         if "steps" in request:
-            return {"seconds": next(runs), "beside": {}}
+            return {"alone": next(runs), "beside": {}, "displaced": 0.0}
         return {"seconds": 1.0, "workspace": 0}
 
     monkeypatch.setattr(Measurer, "_ask", ask)
@@ -411,10 +413,26 @@ def test_steps_are_also_timed_beside_reads() -> None:
     scope = {**SCOPE, "delayed": lambda x: sleep(sum(slow)) or x}
     request = json.loads(json.dumps(sequence_request(program, [0, 1], [0, 1])))
     sample = SlowReads(slow)
-    alone, beside = sequence_seconds(request, Pool(), scope, cast("Sample", sample))
-    assert set(alone) == set(beside) == {0, 1}
+    passes = sequence_seconds(request, Pool(), scope, cast("Sample", sample))
+    assert set(passes.alone) == set(passes.beside) == {0, 1}
     assert sample.passes > FEWEST_PASSES - 1
-    assert alone[1] < 0.001 < beside[1] < 0.1
+    assert passes.alone[1] < 0.001 < passes.beside[1] < 0.1
+
+
+@pytest.mark.parametrize("threads", [1, cpus()])
+def test_it_is_said_where_other_processes_compute(threads: int) -> None:
+    """Twice as many as there are processors."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * cpus())]
+    lines: list[str] = []
+    try:
+        with Measurer(replace(TARGET, threads=threads), as_progress(lines.append)) as measurer:
+            for rows in (256, 512):
+                measurer.measure(one_step("exp", rows, 2048), TARGET.spin)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert lines == [measuring.BUSY]
 
 
 def test_how_much_slower_steps_are_beside_reads_is_measured_on_the_storage_they_read(tmp_path: Path) -> None:
