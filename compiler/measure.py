@@ -37,9 +37,9 @@ GATHER_ROW_NBYTES = 512
 PRODUCTS = frozenset(kernel.name for kernel in products.KERNELS)
 """Kernels whose time is that of multiplying matrices."""
 
-MANY_SWITCHES = 50.0
-"""In a second of computing: how often threads make room for others where the processor is not theirs. One more
-process that computes makes it some 250 on two processors; a machine at rest, 1."""
+CONTENDED = 0.2
+"""Share of the time in which some thread waits for a processor, beyond which measured times say little. One more
+process that computes makes it 0.5 on two processors; a machine at rest has less than 0.1."""
 
 BUSY = (
     "other processes computed while kernels were measured, so plans may be poor ones;"
@@ -297,7 +297,7 @@ class Measurer:
             raise InternalError(f"program {program.name} cannot be run to be measured: {answer['error']}")
         seconds: dict[str, float] = answer["alone"]
         beside: dict[str, float] = answer["beside"]
-        if answer["displaced"] > MANY_SWITCHES and not self._was_busy:
+        if answer["contended"] > CONTENDED and not self._was_busy:
             self._was_busy = True
             self._progress(BUSY)
         took = {key: seconds[str(number)] for key, number in numbers.items() if str(number) in seconds}
