@@ -38,8 +38,8 @@ PRODUCTS = frozenset(kernel.name for kernel in products.KERNELS)
 """Kernels whose time is that of multiplying matrices."""
 
 CONTENDED = 0.2
-"""Share of the time in which some thread waits for a processor, beyond which measured times say little. One more
-process that computes makes it 0.5 on two processors; a machine at rest has less than 0.1."""
+"""Share of the time in which some thread waits for a processor, beyond which measured times say little. One
+more process that computes makes it 0.5 on two processors; a machine at rest has less than 0.1."""
 
 BUSY = (
     "other processes computed while kernels were measured, so plans may be poor ones;"

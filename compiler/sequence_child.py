@@ -39,8 +39,8 @@ Call = Callable[[], object]
 @dataclass(frozen=True, slots=True)
 class Passes:
     """What a step of each case took: seconds `alone`, and `beside` a file being read (empty without one, and
-    for resident weights). `contended`: the share of the time of the former in which some thread of the machine
-    waited for a processor (0 where the system does not say)."""
+    for resident weights). `contended`: the share of the time of the former in which some thread, of whatever
+    process, waited for a processor (0 where the system does not say)."""
 
     alone: Pass
     beside: Pass
