@@ -41,6 +41,11 @@ CONTENDED = 0.2
 """Share of the time in which some thread waits for a processor, beyond which measured times say little. One
 more process that computes makes it 0.5 on two processors; a machine at rest has less than 0.1."""
 
+TELLING = 0.5
+"""Share of a run's time that steps have to take which were measured before, for their times now and then to
+tell how the machine's speed has changed. Networks share a few small steps, which depend on what is beside
+them."""
+
 BUSY = (
     "other processes computed while kernels were measured, so plans may be poor ones;"
     " `occ cache --clear` forgets what was measured"
@@ -319,13 +324,17 @@ class Measurer:
         fresh: Collection[str],
     ) -> float:
         """How many times longer steps `took` now than when they were measured, all those that were together;
-        1 where none was. A machine's speed changes by more than what drafts differ in."""
-        now = before = 0.0
+        1 where those make up too little of the program to tell. A machine's speed changes by more than what
+        drafts differ in."""
+        now = before = whole = 0.0
         for key, step in zip(keys, program.steps, strict=True):
-            if key is not None and key in took and key not in fresh:
+            if key is None or key not in took:
+                continue
+            whole += took[key]
+            if key not in fresh:
                 now += took[key]
                 before += self.target.kernels[key].seconds / self._pace.of(step.kernel)
-        return now / before if before else 1.0
+        return now / before if before and now >= TELLING * whole else 1.0
 
     def _ask(self, request: Answer, spin: str, where: str) -> Answer:
         try:

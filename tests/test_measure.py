@@ -369,7 +369,7 @@ def test_a_machine_that_has_become_slower_is_seen_by_the_steps_that_are_known(
     x, y, z = (memory.value(memory.buffer(400), 100) for _ in range(3))
     before = memory.program(step("exp", y, self=Ref(x)))
     program = memory.program(step("exp", y, self=Ref(x)), step("relu", z, self=Ref(y)))
-    runs = iter([{"0": 1e-3}, {"0": 2e-3, "1": 6e-3}, {"0": 2e-3, "1": 5e-3}])
+    runs = iter([{"0": 10e-3}, {"0": 20e-3, "1": 6e-3}, {"0": 20e-3, "1": 5e-3}, {"0": 20e-3, "1": 30e-3}])
 
     def ask(measurer: Measurer, request: dict[str, Any], spin: str, where: str) -> dict[str, Any]:
         if "steps" in request:
@@ -377,13 +377,21 @@ def test_a_machine_that_has_become_slower_is_seen_by_the_steps_that_are_known(
         return {"seconds": 1.0, "workspace": 0}
 
     monkeypatch.setattr(Measurer, "_ask", ask)
+
+    def seconds(measurer: Measurer, resident: bool = True) -> list[float]:
+        return [cost.seconds for cost in measurer.measure(program, "default", resident)]
+
     with Measurer(TARGET) as measurer:
         [known] = measurer.measure(before, "default", resident=True)
-        assert known.seconds == 1e-3
-        assert [cost.seconds for cost in measurer.measure(program, "default", resident=True)] == [1e-3, 3e-3]
+        assert known.seconds == 10e-3
+        kernels = dict(measurer.target.kernels)
+        assert seconds(measurer) == [10e-3, 3e-3]
         # A sample of a run has too few other steps to tell.
         measurer.target = replace(measurer.target, kernels=dict.fromkeys(signatures(before), known))
-        assert [cost.seconds for cost in measurer.measure(program, "default")] == [1e-3, 5e-3]
+        assert seconds(measurer, resident=False) == [10e-3, 5e-3]
+        # And so have those that take little of it.
+        measurer.target = replace(measurer.target, kernels=kernels)
+        assert seconds(measurer) == [10e-3, 30e-3]
 
 
 class SlowReads:

@@ -98,6 +98,8 @@ def _copied(draft: Draft, joined: StepDraft, copying: StepDraft, readers: Mappin
         or readers[out.buffer] > 1
         or source.meta.numel() != out.meta.numel()
         or any(part.meta.dtype != out.meta.dtype for part in joined.args["tensors"])
+        # A part of what is replaced, as in a window that moves over a state.
+        or any(draft.root(p.buffer)[0] == draft.root(target.buffer)[0] for p in joined.args["tensors"])
     ):
         return None
     order = sorted(range(source.meta.dim()), key=source.meta.stride, reverse=True)

@@ -232,18 +232,19 @@ def reuse_added_operands(draft: Draft) -> None:
             and target.part_of is None
             and root != out.buffer
             and source.nbytes == target.nbytes
-            and all(_same_place(draft, piece) for piece in pieces)
+            and all(_same_place(draft, piece, root) for piece in pieces)
             and last_write.get(root, last) < first
             and last_read[root] < last
         ):
             _merge(draft, added, out, last_read, last_write)
 
 
-def _same_place(draft: Draft, piece: Piece) -> bool:
-    """Whether what a piece adds lies in its buffer as the piece's result in the whole result's."""
-    _, offset = draft.root(piece.added.buffer)
+def _same_place(draft: Draft, piece: Piece, root: int) -> bool:
+    """Whether what a piece adds lies in the buffer `root` as the piece's result in the whole result's."""
+    buffer, offset = draft.root(piece.added.buffer)
     return (
-        offset + piece.added.offset == piece.target.offset
+        buffer == root
+        and offset + piece.added.offset == piece.target.offset
         and piece.added.meta.dtype == piece.target.meta.dtype
         and piece.added.meta.shape == piece.target.meta.shape
         and same_layout(piece.added.meta, piece.target.meta.stride())
