@@ -90,16 +90,21 @@ def test_window_that_moves_over_a_state() -> None:
     """Its concatenation is only copied too, but to where one of its parts is."""
 
     class Window(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, forwards: bool) -> None:
             super().__init__()
+            self.forwards = forwards
             self.register_buffer("kept", torch.arange(12.0).view(3, 4))
 
         def forward(self, x: Tensor) -> Tensor:
             total = self.kept.sum() + x
-            self.kept.copy_(torch.cat([self.kept[:, 1:], x], 1))
+            if self.forwards:
+                self.kept.copy_(torch.cat([x, self.kept[:, :-1]], 1))
+            else:
+                self.kept.copy_(torch.cat([self.kept[:, 1:], x], 1))
             return total
 
-    check(Window(), X[:, :1], runs=3)
+    for forwards in (True, False):
+        check(Window(forwards), X[:, :1], runs=3)
 
 
 def test_steps_that_nobody_needs_are_dropped() -> None:
