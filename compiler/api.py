@@ -68,16 +68,17 @@ def compile(
     device = device_of(device, target)
     feed = parse_feed(device, stream_from, host_budget, process_budget=process_budget, portable=portable)
     check_writable(output)
+    told = as_progress(progress)
     return compile_model(
         name or type(module).__name__,
         module,
         *as_call(example_inputs),
         goal=goal,
         output=output,
-        target=target or target_for(device, output.absolute().parent, threads),
+        target=target or target_for(device, output.absolute().parent, threads, progress=told),
         feed=feed,
         portable=portable,
-        progress=as_progress(progress),
+        progress=told,
         dump=Dump(None if dump is None else Path(dump)),
     )
 

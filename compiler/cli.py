@@ -437,8 +437,8 @@ def _profile(options: argparse.Namespace) -> str:
     from occ.devices import target_for
 
     output = Path(options.output)
-    with _progress(options.json).stage("measuring this machine"):
-        target = target_for(options.device, output.absolute().parent, options.threads)
+    progress = _progress(options.json)
+    target = target_for(options.device, output.absolute().parent, options.threads, progress=progress)
     target.write(output)
     if options.json:
         return _json({"profile": str(output), **json.loads(output.read_bytes())})

@@ -8,6 +8,7 @@ from pathlib import Path
 from occ.accelerator import Accelerator, accelerator_from_json
 from occ.child import Child, ChildError
 from occ.errors import InternalError, UsageError
+from occ.progress import SILENT, Progress
 from occ.target import Target, keep_target, known_target, local_target, openmp_settings
 
 SECONDS = 300.0
@@ -44,21 +45,28 @@ def check_device(device: str, target: Target | None) -> None:
         )
 
 
-def target_for(device: str, directory: str | Path, threads: int | None = None, packing: str = "") -> Target:
+def target_for(
+    device: str,
+    directory: str | Path,
+    threads: int | None = None,
+    packing: str = "",
+    progress: Progress = SILENT,
+) -> Target:
     """This machine with its CPU or its GPU; measured once and kept in the cache (see `local_target`, also for
-    `packing`).
+    `packing` and `progress`).
 
     Raises UsageError where there is no such device.
     """
     check_device(device, None)
     if device == "cpu":
-        return local_target(directory, threads, packing)
-    host = local_target(directory, threads)
+        return local_target(directory, threads, packing, progress)
+    host = local_target(directory, threads, progress=progress)
     place = f"accelerator-{host.digest[:16]}.json"
     known = known_target(place)
     if known is not None and known.accelerator is not None:
         return known
-    found = replace(host, name=f"{host.name}-cuda", accelerator=_measured(), kernels={})
+    with progress.stage("measuring the GPU"):
+        found = replace(host, name=f"{host.name}-cuda", accelerator=_measured(), kernels={})
     keep_target(place, found)
     return found
 

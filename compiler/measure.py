@@ -17,6 +17,7 @@ from occ.child import Answer, Child, ChildError
 from occ.codegen.kernels import products
 from occ.codegen.native import NativeFunction
 from occ.codegen.steps import native_functions, step_text
+from occ.contention import CONTENDED
 from occ.counter import counter_settings
 from occ.errors import InternalError
 from occ.host import cpus
@@ -36,10 +37,6 @@ GATHER_ROW_NBYTES = 512
 
 PRODUCTS = frozenset(kernel.name for kernel in products.KERNELS)
 """Kernels whose time is that of multiplying matrices."""
-
-CONTENDED = 0.2
-"""Share of the time in which some thread waits for a processor, beyond which measured times say little. One
-more process that computes makes it 0.5 on two processors; a machine at rest has less than 0.1."""
 
 TELLING = 0.5
 """Share of a run's time that steps have to take which were measured before, for their times now and then to

@@ -67,7 +67,7 @@ def replan(
     folder = output.absolute().parent
     if target is None:
         threads = machine.threads if threads is None else threads
-        target = target_for(device, folder, threads, machine.packing)
+        target = target_for(device, folder, threads, machine.packing, told)
     with replanning(artifact, output) as copying:
         made = planned(source, goal, target, feed, folder, told, Dump(None), copying.settle)
         with told.stage("copying", source.file_nbytes, BYTES) as advance:

@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from occ.child import Answer
+from occ.contention import Contention
 from occ.numbers import CACHES_NBYTES, Pool, in_huge_pages, tensor_at
 from occ.reading import Sample
 from occ.runtime_stub.tensors import dtype_named
@@ -28,8 +28,6 @@ ENOUGH_SECONDS = 1.0
 """The steps are run until they have computed for so long in all, within these numbers of passes. Drafts are
 many, and what disturbs a pass of more than a second disturbs few of its steps."""
 
-PRESSURE = Path("/proc/pressure/cpu")
-
 Pass = dict[int, float]
 """Seconds of every step, by its place in the program, or of a step of each case, by its number."""
 
@@ -39,8 +37,7 @@ Call = Callable[[], object]
 @dataclass(frozen=True, slots=True)
 class Passes:
     """What a step of each case took: seconds `alone`, and `beside` a file being read (empty without one, and
-    for resident weights). `contended`: the share of the time of the former in which some thread, of whatever
-    process, waited for a processor (0 where the system does not say)."""
+    for resident weights). `contended`: the share of contention while the former was timed."""
 
     alone: Pass
     beside: Pass
@@ -109,33 +106,23 @@ def sequence_seconds(
     alone: list[Pass] = []
     beside: list[Pass] = []
     failed: set[int] = set()
-    spent = passed = waited = 0.0
+    spent, contention = 0.0, Contention()
     for count in range(MOST_PASSES + 1):
         if count > FEWEST_PASSES and spent >= ENOUGH_SECONDS:
             break
         tensors = memory.tensors()
         calls = [_call(codes[text], ids, tensors, scope) for _, text, ids in steps]
-        began, before = perf_counter(), _waited_seconds()
-        taken = _timed(calls, failed)
-        if count:
-            waited += _waited_seconds() - before
-            passed += perf_counter() - began
-            spent += sum(taken.values())
-            alone.append(taken)
-            if sample is not None and not request["resident"]:
-                beside.append(sample.beside(partial(_timed, calls, failed)))
+        if not count:
+            _timed(calls, failed)
+            continue
+        with contention.watched():
+            taken = _timed(calls, failed)
+        spent += sum(taken.values())
+        alone.append(taken)
+        if sample is not None and not request["resident"]:
+            beside.append(sample.beside(partial(_timed, calls, failed)))
     cases = [case for case, _, _ in steps]
-    return Passes(_of_cases(cases, alone), _of_cases(cases, beside), waited / passed if passed else 0.0)
-
-
-def _waited_seconds() -> float:
-    """For how long some thread has waited for a processor since the machine started, as Linux counts it
-    (Documentation/accounting/psi.rst); 0 where it does not."""
-    try:
-        some = PRESSURE.read_text().splitlines()[0].split()
-    except OSError:
-        return 0.0
-    return int(some[-1].removeprefix("total=")) / 1e6
+    return Passes(_of_cases(cases, alone), _of_cases(cases, beside), contention.share)
 
 
 def _of_cases(cases: Sequence[int], passes: Sequence[Pass]) -> Pass:

@@ -66,7 +66,7 @@ def study(
     """
     if is_model_file(spec):
         model = load_model_file(spec, weights)
-        target = target or local_target(folder, threads)
+        target = target or local_target(folder, threads, progress=progress)
         args, kwargs = model.example_inputs
         lowered = captured_and_lowered(
             model.name,
@@ -91,7 +91,7 @@ def study(
         artifact = open_artifact(spec)
         source, own = artifact.source, artifact.plan
         threads = own.machine.threads if threads is None else threads
-        target = target or target_for(own.machine.device, folder, threads, own.machine.packing)
+        target = target or target_for(own.machine.device, folder, threads, own.machine.packing, progress)
 
         def write(path: Path, plan: Plan) -> None:
             replan_artifact(artifact, path, plan)

@@ -12,7 +12,7 @@ from dataclasses import asdict, astuple, dataclass, field, replace
 from importlib import metadata
 from math import floor, isfinite, log10
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,12 @@ import numpy as np
 from occ.accelerator import Accelerator, accelerator_from_json
 from occ.cache import read_json, write_json
 from occ.child import Child, ChildError
+from occ.contention import CONTENDED
 from occ.errors import InternalError, UsageError
 from occ.footprint import measured_footprint
 from occ.host import cpu_model, cpus, isa
 from occ.ir import Footprint, Reader, StepCost
+from occ.progress import SILENT, Progress
 from occ.reading import sample_file
 from occ.runtime_stub.jobs import REQUEST_NBYTES
 from occ.units import format_bytes, format_seconds
@@ -36,6 +38,11 @@ SPIN_POLICIES = ("passive", "1000", "10000", "100000", "default")
 
 SPIN_GAIN = 0.97
 """A policy later in the list is taken only where it needs less than this share of the time."""
+
+BUSY = (
+    "other processes computed while this machine was measured, so its profile may be wrong and plans poor;"
+    " `occ cache --clear` forgets it"
+)
 
 CHILD_SECONDS = 120.0
 ROUNDS = 5
@@ -176,11 +183,14 @@ def read_target(path: str | Path) -> Target:
         raise UsageError(f"{path} is not a target profile: {reason}; make one with occ profile") from error
 
 
-def local_target(directory: str | Path, threads: int | None = None, packing: str = "") -> Target:
+def local_target(
+    directory: str | Path, threads: int | None = None, packing: str = "", progress: Progress = SILENT
+) -> Target:
     """This machine, computing with `threads` threads (None: one per processor) and reading from the file
     system of `directory`.
 
-    Measured once (a few seconds) and kept in the cache; the costs of kernels measured since are part of it.
+    Measured once (a few seconds, told as `progress`) and kept in the cache; the costs of kernels measured
+    since are part of it.
     What weights the machine takes packed has to be asked of torch, which takes a second to import. An
     artifact that was planned here says it: with its `packing`, torch is not imported where the cache has a
     profile of this machine that agrees.
@@ -204,7 +214,10 @@ def local_target(directory: str | Path, threads: int | None = None, packing: str
     place = _place_of(bare, directory)
     known = known_target(place)
     if known is None:
-        known = _measured(bare, Path(directory))
+        with progress.stage("measuring this machine"):
+            known, contended = _measured(bare, Path(directory))
+        if contended > CONTENDED:
+            progress(BUSY)
         keep_target(place, known)
     return known.with_kernels(cached_kernels(known))
 
@@ -341,8 +354,9 @@ def _from_json(content: Any) -> Target:
     return target
 
 
-def _measured(bare: Target, directory: Path) -> Target:
-    """Read from a sample file in `directory`, and compute beside it under each spin policy.
+def _measured(bare: Target, directory: Path) -> tuple[Target, float]:
+    """Read from a sample file in `directory`, and compute beside it under each spin policy; also the share of
+    contention while only this computed.
 
     A policy binds when torch is imported, so each has a process of its own; they start together and measure
     in turn.
@@ -365,6 +379,7 @@ def _measured(bare: Target, directory: Path) -> Target:
                 [median(times[way] for times in turns) for turns in zip(*rounds, strict=True)]
                 for way in ("alone", "beside", "streaming")
             )
+            contended = fmean(times["contended"] for turns in rounds for times in turns)
             best = 0
             for index, seconds in enumerate(streaming):
                 if seconds < SPIN_GAIN * streaming[best]:
@@ -377,7 +392,7 @@ def _measured(bare: Target, directory: Path) -> Target:
     slowdown = max(1.0, round(beside[best] / alone[best], 2))
     # What is read meanwhile slows computing as any read does.
     slowed = rates["load_nbytes"] / bandwidth * (1.0 - 1.0 / slowdown)
-    return replace(
+    found = replace(
         bare,
         bandwidth=rounded(bandwidth, 2),
         overhead=rounded(overhead, 2),
@@ -390,6 +405,7 @@ def _measured(bare: Target, directory: Path) -> Target:
         spin=policies[best],
         footprint=measured_footprint(openmp_settings(bare.threads, policies[best])),
     )
+    return found, contended
 
 
 def fitted(requests: Sequence[tuple[int, float]]) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from time import perf_counter
 import torch
 
 from occ.child import Answer, serve
+from occ.contention import Contention
 from occ.numbers import CACHES_NBYTES, in_huge_pages
 from occ.reading import REQUESTS_NBYTES, Sample
 from occ.runtime_stub.arena import Arena
@@ -135,8 +136,12 @@ def main() -> None:
         [(sample, layers, loads)] = started
         with torch.inference_mode():
             if request["do"] == "compute":
+                contention = Contention()
+                with contention.watched():
+                    alone = mean_seconds(layers)
                 return {
-                    "alone": mean_seconds(layers),
+                    "alone": alone,
+                    "contended": contention.share,
                     "beside": sample.beside(lambda: mean_seconds(layers)),
                     "streaming": mean_seconds(partial(layers, loads)),
                 }

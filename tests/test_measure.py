@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from time import sleep
 from typing import Any, cast
 
 import pytest
 from memory_oracle import footprint, limited
+from other_processes import computing
 
 from occ import measure as measuring
 from occ.codegen.text import contiguous_strides
+from occ.contention import PRESSURE
 from occ.counter import counter_settings
 from occ.errors import InternalError, UsageError
 from occ.host import cpu_model, cpus, isa
@@ -29,7 +31,7 @@ from occ.numbers import CACHES_NBYTES, Pool
 from occ.progress import as_progress
 from occ.reading import Sample
 from occ.sequence import SAMPLES, reused_layout, sampled, sequence_request
-from occ.sequence_child import FEWEST_PASSES, PRESSURE, sequence_seconds
+from occ.sequence_child import FEWEST_PASSES, sequence_seconds
 from occ.sequence_child import Memory as SequenceMemory
 from occ.target import Target, cached_kernels
 
@@ -100,7 +102,7 @@ def step(kernel: str, outs: int, name: str = "s", **args: Arg) -> Step:
 
 def one_step(kernel: str, *shape: int, in_place: bool = False, **args: Arg) -> Program:
     memory = Memory()
-    nbytes = 4 * MB
+    nbytes = max(4 * MB, 4 * prod(shape))
     x = memory.value(memory.buffer(nbytes), *shape)
     out = x if in_place else memory.value(memory.buffer(nbytes), *shape)
     return memory.program(step(kernel, out, self=Ref(x), **args))
@@ -432,16 +434,13 @@ def test_it_is_said_where_other_processes_compute(threads: int) -> None:
     """Twice as many as there are processors."""
     if not PRESSURE.exists():
         pytest.skip("NOT TESTED: this system does not count how long threads wait for a processor")
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * cpus())]
     lines: list[str] = []
-    try:
-        with Measurer(replace(TARGET, threads=threads), as_progress(lines.append)) as measurer:
-            for rows in (256, 512):
-                measurer.measure(one_step("exp", rows, 2048), TARGET.spin)
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
+    with (
+        computing(2 * cpus()),
+        Measurer(replace(TARGET, threads=threads), as_progress(lines.append)) as measurer,
+    ):
+        for rows in (8192, 16384):
+            measurer.measure(one_step("exp", rows, 2048), TARGET.spin)
     assert lines == [measuring.BUSY]
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from other_processes import computing
 
 from occ import cache, reading, target
+from occ.contention import PRESSURE
 from occ.errors import InternalError, UsageError
 from occ.host import cpus
 from occ.ir import Footprint, StepCost
+from occ.progress import as_progress
 from occ.target import Target, fitted, local_target, openmp_settings, read_target, rounded
 
 PROFILE = Target(
@@ -172,7 +175,7 @@ def test_a_damaged_cache_is_measured_again(tmp_path: Path, monkeypatch: pytest.M
     }
     streaming = {"passive": 0.00128, "1000": 0.00127, "10000": 0.00126, "100000": 0.01, "default": 0.1}
     times = {
-        policy: {"alone": 0.001, "beside": 0.0012, "streaming": seconds}
+        policy: {"alone": 0.001, "beside": 0.0012, "streaming": seconds, "contended": 0.05}
         for policy, seconds in streaming.items()
     }
     times["passive"]["beside"] = 0.00128
@@ -196,7 +199,9 @@ def test_a_damaged_cache_is_measured_again(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(target, "Child", FakeChild)
     monkeypatch.setattr(target, "cpus", lambda: 2)
     monkeypatch.setattr(target, "measured_footprint", lambda settings: Footprint(1 << 28, 4096, 1 << 17))
-    first = local_target(tmp_path, threads=2)
+    lines: list[str] = []
+    first = local_target(tmp_path, threads=2, progress=as_progress(lines.append))
+    assert lines == []
     # Spinning a little is not worth 1 %, and spinning without end costs a hundred times more.
     assert (first.spin, first.slowdown) == ("passive", 1.28)
     assert (first.bandwidth, first.overhead) == (1.2e9, 5.6e-5)
@@ -207,11 +212,25 @@ def test_a_damaged_cache_is_measured_again(tmp_path: Path, monkeypatch: pytest.M
     # 0.4 ms less 0.056 ms for the request and 0.22 ms for 256 KiB.
     assert first.response == pytest.approx(1.3e-4, rel=0.1)
     # What counts is a program that streams.
-    times["1000"] = {"alone": 0.001, "beside": 0.001, "streaming": 0.0012}
+    times["1000"] = {"alone": 0.001, "beside": 0.001, "streaming": 0.0012, "contended": 1.0}
     [entry] = (tmp_path / "cache").glob("target-*.json")
     entry.write_text(entry.read_text()[:-10])
-    second = local_target(tmp_path, threads=2)
+    second = local_target(tmp_path, threads=2, progress=as_progress(lines.append))
     assert (second.spin, second.slowdown) == ("1000", 1.0)
+    # Four processes of five at 0.05 and one at 1: 0.24.
+    assert lines == [target.BUSY]
+
+
+def test_it_is_said_where_other_processes_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not PRESSURE.exists():
+        pytest.skip("NOT TESTED: this system does not count how long threads wait for a processor")
+    monkeypatch.setattr(reading, "SAMPLE_NBYTES", 16 << 20)
+    lines: list[str] = []
+    with computing(2 * cpus()):
+        local_target(tmp_path, threads=1, progress=as_progress(lines.append))
+    assert lines == [target.BUSY]
+    local_target(tmp_path, threads=1, progress=as_progress(lines.append))
+    assert lines == [target.BUSY]
 
 
 def test_a_helper_that_ends_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
