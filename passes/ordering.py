@@ -78,7 +78,9 @@ def needed_steps(program: Program) -> tuple[tuple[int, ...], ...]:
             first, last = value.extent
             before = touched.setdefault(value.buffer, [])
             for other, start, end, wrote in before:
-                if other != index and (writes or wrote) and start < last and first < end:
+                # Nothing overlaps with values of no elements; they are written before they are read, too.
+                overlap = (start < last and first < end) or start == end or first == last
+                if other != index and (writes or wrote) and overlap:
                     needed.add(other)
             if writes:
                 before[:] = [known for known in before if not (first <= known[1] and known[2] <= last)]

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from hypothesis import assume, given, settings
 
-from occ.ir import Choices, Program
+from occ.ir import BufferKind, Choices, Program, Ref
 from occ.passes.liveness import liveness
 from occ.passes.ordering import lower_order, needed_steps, ordered_steps, runs_of
 from occ.rewrite import rewrite
 from tests.programs import programs
+from tests.tiny_plans import Draft, program_of, step
 
 
 def all_orders(needed: Sequence[Sequence[int]], done: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
@@ -44,6 +45,19 @@ def test_no_order_of_a_small_program_needs_less(program: Program) -> None:
     assert sorted(order) == list(range(len(program.steps)))
     assert all(set(needed[index]) <= set(order[:place]) for place, index in enumerate(order))
     assert peak_in(program, order) == min(peak_in(program, other) for other in all_orders(needed))
+
+
+def test_values_without_elements_are_written_before_they_are_read() -> None:
+    draft = Draft()
+    x = draft.value("x", BufferKind.INPUT, "float32", 64)
+    y = draft.value("y", BufferKind.OUTPUT, "float32", 64)
+    nothing, read = (draft.value(name, BufferKind.ACTIVATION, "float32", 0) for name in ("nothing", "read"))
+    steps = [
+        step("exp", y, self=Ref(x)),
+        step("fill", nothing, value=1.0),
+        step("exp", read, self=Ref(nothing)),
+    ]
+    assert needed_steps(program_of(draft, steps, [x], [y])) == ((), (), (1,))
 
 
 @given(programs(max_operations=8))

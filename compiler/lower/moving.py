@@ -26,6 +26,8 @@ def pad(low: Lowering, node: Node, operands: dict[str, Any]) -> Any:
             kept = x.meta.shape[dim] + min(before, 0) + min(after, 0)
             x = x.viewed_as(x.meta.narrow(dim, max(-before, 0), kept))
     amounts = tuple(max(amount, 0) for amount in amounts)
+    if not any(amounts):
+        return x
     result = node.meta["val"]
     out = low.new(node.name, result.shape, result.dtype, dense_strides(result.shape, x.meta.stride()))
     if mode == "constant":
