@@ -144,12 +144,12 @@ class Window:
 class SplitAxis:
     """One way to cut a step into parts that together do the same.
 
-    The axis has `extent` rows; parts begin at multiples of `granule`, and those of bands should have
-    at most `largest` rows where that is not 0. `operands` names the operands that are
-    sliced and along which dimension; `outputs` gives the sliced dimension of each result (parts take the
-    results behind those whole), `scratch` that of each scratch value (none where parts take the whole
-    scratch). Where `staged`, a part's result is computed in contiguous scratch and copied into its slice,
-    because the kernel would stage a strided result outside the arena.
+    The axis has `extent` rows; parts begin at multiples of `granule`, and those of bands should have at most
+    `largest` rows where that is not 0. `operands` names the operands that are sliced and along which
+    dimension; `outputs` gives the sliced dimension of each result (parts take the results behind those
+    whole), `scratch` that of each scratch value (none where parts take the whole scratch). Where `staged`, a
+    part's result is computed in contiguous scratch and copied into its slice, because the kernel would stage
+    a strided result outside the arena.
 
     A part reads of a sliced operand the rows that it computes, or those that its `windows` say, fill
     included; `part_args` are what a part is called with instead of the whole step's operands, such as no

@@ -16,7 +16,7 @@ from occ.bands import band_steps
 from occ.ir import ARENA_KINDS, BufferKind, Program, Step
 from occ.parts import Memory
 from occ.passes.banding import Uses, band_of
-from occ.passes.rows import accesses
+from occ.passes.rows import Access, accesses
 from occ.units import ALIGNMENT, round_up
 
 REACH = 48
@@ -80,11 +80,13 @@ class Shrinking:
         self._known: dict[BandChoice, _Tried | None] = {}
         self._patterns: dict[int, tuple[int, int, _Tried]] = {}
         """By a peak: places before and after it that were banded, and what that gave."""
-        self._flows = [self._streams(program.steps[step]) for step in self._order]
+        self._flows = []
         self._first_whole = np.full(count, len(self._order), dtype=np.int64)
         self._last_whole = np.full(count, -1, dtype=np.int64)
         for place, step in enumerate(self._order):
-            whole = self._whole(program.steps[step])
+            along = self._along(program.steps[step])
+            self._flows.append(self._streams(along))
+            whole = _whole(along)
             self._first_whole[whole] = np.minimum(self._first_whole[whole], place)
             self._last_whole[whole] = place
 
@@ -191,24 +193,15 @@ class Shrinking:
                 spans.append((begin, end))
         return spans[-TRIED:]
 
-    def _streams(self, step: Step) -> bool:
-        """Whether a step passes on rows of activations as they come."""
-        return any(
-            access.view is not None and self._size[access.buffer]
-            for axis in step.splits
-            if not axis.staged
-            for access in accesses(self._program, step, axis)
-            if not access.writes
-        )
-
-    def _whole(self, step: Step) -> list[int]:
-        """Buffers of which a step needs all bytes at once, along whatever axis it is cut."""
+    def _along(self, step: Step) -> list[tuple[Access, ...]]:
+        """What a step touches, along each axis that a band can follow; where there is none, as it is."""
         axes = [axis for axis in step.splits if not axis.staged]
-        found = [
-            {access.buffer for access in accesses(self._program, step, axis) if access.view is None}
-            for axis in axes or (None,)
-        ]
-        return sorted(set.intersection(*found))
+        return [accesses(self._program, step, axis) for axis in axes or (None,)]
+
+    def _streams(self, along: Sequence[Sequence[Access]]) -> bool:
+        """Whether a step passes on rows of activations as they come."""
+        every = (access for touched in along for access in touched)
+        return any(a.view is not None and self._size[a.buffer] for a in every if not a.writes)
 
     def _axes(self, place: int) -> list[tuple[str, int]]:
         """Axes along which a band could end at a place, with the most parts of each."""
@@ -291,3 +284,9 @@ class Shrinking:
         beside = np.array([self._beside[step] for step in self._order], dtype=np.int64)
         needs: np.ndarray[tuple[int], np.dtype[np.int64]] = np.cumsum(change)[:-1] + beside
         return needs
+
+
+def _whole(along: Sequence[Sequence[Access]]) -> list[int]:
+    """Buffers of which a step needs all bytes at once, along whatever axis it is cut."""
+    found = [{access.buffer for access in touched if access.view is None} for touched in along]
+    return sorted(set.intersection(*found))

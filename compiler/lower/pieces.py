@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from occ.ir import BufferKind
@@ -68,6 +68,15 @@ def _follows(pieces: list[Piece], piece: Piece) -> bool:
     )
 
 
+def slices(whole: Traced, dim: int, parts: Iterable[Traced]) -> Iterator[tuple[Traced, Traced]]:
+    """The parts of a concatenation, each with its place in the whole."""
+    first = 0
+    for part in parts:
+        extent = part.meta.shape[dim]
+        yield part, whole.viewed_as(whole.meta.narrow(dim, first, extent))
+        first += extent
+
+
 def copy_parts_where_copied(draft: Draft) -> None:
     """Let the parts of a concatenation that is only copied, as the next step, be copied themselves."""
     readers = Counter(operand.buffer for step in draft.steps for operand in step.operands())
@@ -77,12 +86,9 @@ def copy_parts_where_copied(draft: Draft) -> None:
         if whole is None:
             steps.append(step)
             continue
-        joined, first = steps.pop().args, 0
-        for part in joined["tensors"]:
-            extent = part.meta.shape[joined["dim"]]
-            target = whole.viewed_as(whole.meta.narrow(joined["dim"], first, extent))
+        joined = steps.pop().args
+        for part, target in slices(whole, joined["dim"], joined["tensors"]):
             steps.append(StepDraft(step.name, step.module, "copy", {"source": part}, [target]))
-            first += extent
     draft.steps[:] = steps
 
 

@@ -15,7 +15,7 @@ from occ.lower.concats import read_parts
 from occ.lower.draft import Draft, StepDraft, Traced, map_tensors, same_layout
 from occ.lower.fusion import fuse
 from occ.lower.lowering import specs_of
-from occ.lower.pieces import Piece, copy_parts_where_copied, results_in_pieces
+from occ.lower.pieces import Piece, copy_parts_where_copied, results_in_pieces, slices
 
 KEPT = frozenset({BufferKind.OUTPUT, BufferKind.STATE, BufferKind.INPUT})
 
@@ -53,14 +53,12 @@ def join_concat_pieces(draft: Draft) -> None:
         if step.kernel != "cat":
             steps.append(step)
             continue
-        out, dim, parts = step.outs[0], step.args["dim"], step.args["tensors"]
+        out, dim = step.outs[0], step.args["dim"]
         contiguous = _slices_are_contiguous(out, dim)
-        first, pending = 0, []
+        pending: list[tuple[Traced, Traced]] = []
         joined: set[int] = set()
-        for part in parts:
-            extent = part.meta.shape[dim]
+        for part, target in slices(out, dim, step.args["tensors"]):
             buffer = draft.buffers[part.buffer]
-            target = Traced(out.name, out.buffer, out.meta.narrow(dim, first, extent))
             if (
                 contiguous
                 and buffer.kind is BufferKind.ACTIVATION
@@ -74,7 +72,6 @@ def join_concat_pieces(draft: Draft) -> None:
                 joined.add(part.buffer)
             else:
                 pending.append((part, target))
-            first += extent
         if not joined:
             steps.append(step)
             continue
