@@ -11,7 +11,7 @@ from pathlib import Path
 
 from compiled import HERE, Compiled, CompileError, compile_network
 from markdown_table import MarkdownTable
-from zoo_models import ZOO
+from zoo_models import NETWORKS
 
 SUMMARY = "all"
 """The first cell of the row that sums up the others."""
@@ -48,7 +48,7 @@ def fill_table(table: ShareTable, arguments: Sequence[str]) -> int:
     A network that fails has a row that says so, and the others go on.
     """
     parser = argparse.ArgumentParser(description=table.about.splitlines()[0])
-    parser.add_argument("--models", default=table.models, help="names of the zoo, separated by commas")
+    parser.add_argument("--models", default=table.models, help="names, separated by commas")
     parser.add_argument("--threads", type=int, help="threads that compute; one per processor by default")
     parser.add_argument("--shares", default=table.shares, help="percent of demand, separated by commas")
     parser.add_argument("--rounds", type=int, default=table.rounds)
@@ -59,8 +59,8 @@ def fill_table(table: ShareTable, arguments: Sequence[str]) -> int:
     parser.add_argument("--table", type=Path, default=HERE.parent / "docs" / table.page)
     options = parser.parse_args(arguments)
     names = options.models.split(",")
-    if unknown := [name for name in names if name not in ZOO]:
-        parser.error(f"no network {', '.join(unknown)}; the zoo has {', '.join(ZOO)}")
+    if unknown := [name for name in names if name not in NETWORKS]:
+        parser.error(f"no network {', '.join(unknown)}; there are {', '.join(NETWORKS)}")
     shares = [float(text) for text in options.shares.split(",")]
     header = (*table.columns, *(f"{share:g} %" for share in shares))
     page = MarkdownTable(options.table, table.preface, header)
@@ -76,9 +76,9 @@ def fill_table(table: ShareTable, arguments: Sequence[str]) -> int:
             except (CompileError, RuntimeError) as error:
                 failures += 1
                 row = [name, f"FAILED: {error}", *[""] * (len(header) - 2)]
-        page.put(row, list(ZOO))
+        page.put(row, list(NETWORKS))
         if table.summary is not None:
             rows = [row for row in page.cells() if row[0] != SUMMARY and "FAILED" not in row[1]]
-            page.put([SUMMARY, *table.summary(rows)], list(ZOO))
+            page.put([SUMMARY, *table.summary(rows)], list(NETWORKS))
         print("  " + " | ".join(row), flush=True)
     return 1 if failures else 0

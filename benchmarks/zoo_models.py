@@ -208,6 +208,13 @@ def mamba() -> ZooModel:
     return ZooModel(Scores(network), {"input_ids": tokens(64, 50_280)}, "state space")
 
 
+def olmoe(count: int) -> ZooModel:
+    """Four of OLMoE-1B-7B's 16 layers, each with 64 experts, of which a token meets 8; without a cache."""
+    config = transformers.OlmoeConfig(num_hidden_layers=4, eos_token_id=0)
+    network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    return ZooModel(Scores(network), {"input_ids": tokens(count, 50_304)}, "mixture of experts")
+
+
 ZOO: dict[str, Callable[[], ZooModel]] = {
     "alexnet": lambda: classifier(vision.alexnet),
     "vgg19": lambda: classifier(vision.vgg19),
@@ -243,9 +250,18 @@ ZOO: dict[str, Callable[[], ZooModel]] = {
 }
 
 
-def build(name: str) -> ZooModel:
-    """The network `name` of the zoo in eval mode, the same bits at every call.
+MIXTURES: dict[str, Callable[[], ZooModel]] = {
+    "olmoe_one_token": lambda: olmoe(1),
+    "olmoe_64_tokens": lambda: olmoe(64),
+}
+"""Networks of which a run needs some of the weights."""
 
-    Raises KeyError where the zoo has no such name.
+NETWORKS = {**ZOO, **MIXTURES}
+
+
+def build(name: str) -> ZooModel:
+    """The network `name` in eval mode, the same bits at every call.
+
+    Raises KeyError where there is none.
     """
-    return seeded(ZOO[name])
+    return seeded(NETWORKS[name])

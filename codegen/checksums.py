@@ -22,7 +22,7 @@ from occ.codegen.addresses import Addresses
 from occ.codegen.crc32 import joined
 from occ.codegen.weights import Advance, Read
 from occ.errors import ArtifactError, InternalError
-from occ.gathers import LOOKUPS
+from occ.gathers import BY_ROW
 from occ.ir import Plan, Program, refs_of, weight_file_offsets
 from occ.runtime_stub.hugepages import HugePages
 from occ.runtime_stub.jobs import table_pages
@@ -210,7 +210,7 @@ def _edges(program: Program) -> Iterator[int]:
             yield from (state.file_offset, state.file_offset + program.buffers[state.buffer].nbytes)
     begins = weight_file_offsets(program)
     for step in program.steps:
-        tables = refs_of(dict(step.args).get("weight")) if step.kernel in LOOKUPS else ()
+        tables = refs_of(dict(step.args).get("weight")) if step.kernel in BY_ROW else ()
         for table in {*step.stored, *(ref.value for ref in tables)}:
             value = program.values[table]
             if value.buffer in begins:

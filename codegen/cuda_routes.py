@@ -16,8 +16,12 @@ PRODUCTS: Mapping[str, str] = {
     "addmm": "mat1",
     "addmv": "mat",
     "baddbmm": "batch1",
+    "grouped_product": "input",
 }
 """Kernels of cuBLAS, which keeps one workspace; with the operand whose last dimension is summed over."""
+
+READ_BACK = frozenset({"grouped_product"})
+"""Those of them for which the host has to know numbers that the device computed."""
 
 RECURRENT = frozenset({"lstm", "gru", "rnn"})
 """Kernels that call cuBLAS for every time step."""
@@ -49,4 +53,4 @@ def allocates_nothing(kernel: str) -> bool:
 
 def can_be_replayed(kernel: str) -> bool:
     """Whether a kernel's launches can be recorded in a CUDA graph: the host waits for none of its results."""
-    return allocates_nothing(kernel) or kernel == CONVOLUTION
+    return (allocates_nothing(kernel) and kernel not in READ_BACK) or kernel == CONVOLUTION

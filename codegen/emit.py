@@ -19,6 +19,7 @@ from occ.codegen.steps import native_functions, step_text, triton_functions
 from occ.codegen.stretches import Stretch, stretches_of
 from occ.codegen.text import WIDTH, contiguous_strides, tuple_text, wrap
 from occ.codegen.triton import triton_module
+from occ.gathers import STORED_PRODUCT
 from occ.ir import BufferKind, Load, Plan, Step, Tile, Value
 from occ.units import format_bytes
 
@@ -113,6 +114,7 @@ class _Emitter:
             bind_outputs=boundary.bind_outputs,
             release=boundary.release,
             graphs=self.plan.machine.graphs,
+            multiplies=any(step.kernel == STORED_PRODUCT for step in self.program.steps),
             sections=sections,
             section_names=[f"{section.name}," for section in sections if section.is_section],
         )

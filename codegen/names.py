@@ -27,6 +27,7 @@ RESERVED = frozenset(
             "load",
             "wait",
             "gather",
+            "multiply",
             "packed",
             "native",
         ),

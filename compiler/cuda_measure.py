@@ -13,11 +13,11 @@ from occ.codegen.steps import triton_functions
 from occ.codegen.triton import triton_module
 from occ.errors import InternalError
 from occ.ir import Program, Step, StepCost
-from occ.measure import WORKSPACE_GRAIN, Case, case_of
+from occ.measure import Case, case_of
 from occ.modelled import gathered_cost
 from occ.progress import SILENT, Progress
 from occ.target import Target, keep_kernels, openmp_settings, rounded
-from occ.units import round_up
+from occ.units import WORKSPACE_GRAIN, round_up
 
 SECONDS = 600.0
 

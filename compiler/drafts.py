@@ -9,7 +9,7 @@ from math import prod
 from typing import Protocol
 
 from occ.feed import Feed
-from occ.gathers import LOOKUPS, gather_pays
+from occ.gathers import GROUPED_PRODUCT, LOOKUPS, STORED_PRODUCT, gather_pays
 from occ.ir import BufferKind, Choices, Footprint, Machine, Program, Reader, StepCost, refs_of
 from occ.levels import Levels
 from occ.passes.liveness import Liveness, liveness
@@ -114,18 +114,34 @@ class Drafts:
     def __init__(self, source: Program, target: PlanningTarget) -> None:
         self.source = source
         self.target = target
-        self.gathers = gatherable(source)
+        self._lookups = gatherable(source)
+        # A device's memory gets rows of tables by way of the host's, which is small.
+        self._experts = {} if target.has_own_memory else expert_tables(source)
         self._made: dict[tuple[Choices, bool], Draft] = {}
         self._levels: dict[Choices, Levels] = {}
-        self._unrefined = [
-            (tile_nbytes, Choices(split_for(source, tile_nbytes), self.gathers))
+        self._splits = [
+            (tile_nbytes, split_for(source, tile_nbytes))
             for tile_nbytes in sorted(TILE_TARGETS, reverse=True)
         ]
 
     @property
+    def gathers(self) -> tuple[int, ...]:
+        """All steps that can read the rows they need from the file."""
+        return tuple(sorted((*self._lookups, *self._experts)))
+
+    @property
     def largest(self) -> Draft:
-        """The draft with the largest tiles."""
-        return self.of(self._unrefined[0][1])
+        """The draft with the largest tiles, of those that leave in the file what they can."""
+        return self.of(Choices(self._splits[0][1], self.gathers))
+
+    @property
+    def least_seconds(self) -> tuple[float, ...]:
+        """What steps of `largest` compute; nothing where experts are read, which others have in memory."""
+        draft = self.largest
+        return tuple(
+            0.0 if step.kernel == STORED_PRODUCT else cost.seconds
+            for step, cost in zip(draft.program.steps, draft.costs, strict=True)
+        )
 
     def of(self, choices: Choices) -> Draft:
         """The draft of these choices; the same object every time."""
@@ -146,8 +162,9 @@ class Drafts:
         smaller tiles hide better. Each is there as it is, if it fits, and in bands that leave more of the
         pool to weights."""
         found: dict[Choices, None] = {}
-        for tile_nbytes, choices in self._unrefined:
-            draft = self._refined(choices, limit)
+        gathers = self._gathers_within(limit)
+        for tile_nbytes, splits in self._splits:
+            draft = self._refined(Choices(splits, gathers), limit)
             if draft is not None:
                 pool = max(limit - draft.outside_nbytes, LEAST_WINDOW * min(TILE_TARGETS))
                 if tile_nbytes * LEAST_WINDOW <= pool:
@@ -163,6 +180,18 @@ class Drafts:
     def least(self, draft: Draft) -> Draft:
         """The draft in the bands with which its fullest step needs least."""
         return self.of(self._levels_of(draft).least.choices)
+
+    def _gathers_within(self, limit: int) -> tuple[int, ...]:
+        """What stays in the file at a budget: of the experts those that do not fit it beside everything else.
+        Of a table in memory nothing is read; what a run reads of one in the file nothing hides."""
+        room = limit - self.largest.resident_nbytes if self._experts else 0
+        found = set(self._lookups)
+        for step, nbytes in self._experts.items():
+            if nbytes <= room:
+                room -= nbytes
+            else:
+                found.add(step)
+        return tuple(sorted(found))
 
     def _refined(self, choices: Choices, limit: int) -> Draft | None:
         """The draft of these choices with the weights of whatever does not fit the budget split finer, until
@@ -249,6 +278,22 @@ def gatherable(source: Program) -> tuple[int, ...]:
         ):
             found.append(index)
     return tuple(found)
+
+
+def expert_tables(source: Program) -> dict[int, int]:
+    """Steps that multiply with matrices that data chooses, with the bytes of all of these."""
+    found = {}
+    for index, step in enumerate(source.steps):
+        if step.kernel != GROUPED_PRODUCT:
+            continue
+        [ref] = refs_of(dict(step.args)["weight"])
+        matrices = source.values[ref.value]
+        buffer = source.buffers[matrices.buffer]
+        first, last = matrices.extent
+        by_matrix = matrices.strides[0] * matrices.itemsize * matrices.shape[0] == last - first
+        if buffer.kind is BufferKind.WEIGHT and by_matrix:
+            found[index] = last - first
+    return found
 
 
 def step_needs(program: Program, live: Liveness) -> list[int]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from types import TracebackType
 
@@ -20,20 +19,16 @@ from occ.codegen.steps import native_functions, step_text
 from occ.contention import CONTENDED
 from occ.counter import counter_settings
 from occ.errors import InternalError
+from occ.gathers import GROUPED_PRODUCT, STORED_PRODUCT
 from occ.host import cpus
-from occ.ir import BufferKind, Packing, Program, Ref, Step, StepCost
+from occ.ir import BufferKind, Packing, Program, Step, StepCost
 from occ.native import local_library
 from occ.progress import SILENT, Progress
 from occ.reading import sample_file
 from occ.sequence import sequence_request
+from occ.stored import gather_cost, product_cost, with_one_matrix
 from occ.target import Target, keep_kernels, local_target, openmp_settings, rounded
-from occ.units import ALIGNMENT, PAGE, round_down, round_up
-
-WORKSPACE_GRAIN = 64 << 10
-"""Bytes; workspaces are rounded up to multiples, so that they do not depend on the length of a name."""
-
-GATHER_ROW_NBYTES = 512
-"""Bytes of lists and dictionaries that a gather keeps per row."""
+from occ.units import ALIGNMENT, WORKSPACE_GRAIN, round_down, round_up
 
 PRODUCTS = frozenset(kernel.name for kernel in products.KERNELS)
 """Kernels whose time is that of multiplying matrices."""
@@ -201,7 +196,7 @@ class Measurer:
         the cache. Raises InternalError for a kernel that fails and for a helper process that ends, and
         UsageError where the file to be read cannot be written.
         """
-        cases = [None if step.stored else case_of(program, step) for step in program.steps]
+        cases = [_measured_case(program, step) for step in program.steps]
         keys = [None if case is None else self._key(case, spin, resident) for case in cases]
         alone: dict[str, StepCost] = {}
         paces: dict[str, float] = {}
@@ -231,10 +226,15 @@ class Measurer:
             }
             keep_kernels(self.target, fresh)
             self.target = self.target.with_kernels(fresh)
-        return tuple(
-            gather_cost(program, step, self.target) if key is None else self.target.kernels[key]
-            for key, step in zip(keys, program.steps, strict=True)
-        )
+        return tuple(self._cost(program, step, key) for key, step in zip(keys, program.steps, strict=True))
+
+    def _cost(self, program: Program, step: Step, key: str | None) -> StepCost:
+        if key is None:
+            return gather_cost(program, step, self.target)
+        found = self.target.kernels[key]
+        if step.kernel in (GROUPED_PRODUCT, STORED_PRODUCT):
+            return product_cost(program, step, found, self.target)
+        return found
 
     @cached_property
     def _pace(self) -> Pace:
@@ -292,7 +292,10 @@ class Measurer:
         """The costs `alone` with the seconds that their steps take in a run of the program, and how much
         slower they are there beside reads."""
         numbers = {key: number for number, key in enumerate(dict.fromkeys(filter(None, keys)))}
-        cases = [None if key is None else numbers[key] for key in keys]
+        cases = [
+            None if key is None or step.stored else numbers[key]
+            for key, step in zip(keys, program.steps, strict=True)
+        ]
         request = sequence_request(program, cases, {numbers[key] for key in alone}, resident)
         answer = self._ask(request, spin, f"program {program.name}")
         if "error" in answer:
@@ -349,6 +352,13 @@ class Measurer:
             raise InternalError(f"{where}: the process that measures it {error}") from error
 
 
+def _measured_case(program: Program, step: Step) -> Case | None:
+    """What is measured of a step; None for a lookup in the file, which is not run."""
+    if step.kernel == STORED_PRODUCT:
+        return case_of(*with_one_matrix(program, step))
+    return None if step.stored else case_of(program, step)
+
+
 def measure(
     program: Program, target: Target, folder: Path | None = None
 ) -> tuple[tuple[StepCost, ...], Target]:
@@ -356,30 +366,6 @@ def measure(
     Measurer."""
     with Measurer(target, folder=folder) as measurer:
         return measurer.measure(program, target.spin), measurer.target
-
-
-def gather_cost(program: Program, step: Step, target: Target) -> StepCost:
-    """What reading rows from the file takes by the profile."""
-    nbytes = gathered_nbytes(program, step)
-    return cost_of_rows(program, step, target, nbytes / target.bandwidth)
-
-
-def gathered_nbytes(program: Program, step: Step) -> int:
-    """Bytes of the rows that a gather results in."""
-    return sum(program.values[out].extent[1] - program.values[out].extent[0] for out in step.outs)
-
-
-def cost_of_rows(program: Program, step: Step, target: Target, passing_on: float) -> StepCost:
-    """What a gather takes that passes the rows' bytes on in `passing_on` seconds: one request a row.
-
-    It counts every index as a row of its own, the worst case.
-    """
-    indices = dict(step.args)["indices"]
-    if not isinstance(indices, Ref):
-        raise InternalError(f"step {step.name} gathers rows without a tensor of indices")
-    rows = prod(program.values[indices.value].shape)
-    seconds = rows * target.reader.seconds(PAGE) + passing_on
-    return StepCost(rounded(seconds, 3), round_up(rows * GATHER_ROW_NBYTES, WORKSPACE_GRAIN))
 
 
 def signatures(program: Program) -> Mapping[str, Step]:

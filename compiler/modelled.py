@@ -11,9 +11,9 @@ from math import prod
 from occ.accelerator import Accelerator
 from occ.codegen.cuda_routes import CONVOLUTION, PRODUCTS, RECURRENT, allocates_nothing
 from occ.ir import Program, Step, StepCost, Value, refs_of
-from occ.measure import WORKSPACE_GRAIN, cost_of_rows, gathered_nbytes
+from occ.stored import cost_of_rows, gathered_nbytes
 from occ.target import Target, rounded
-from occ.units import round_up
+from occ.units import WORKSPACE_GRAIN, round_up
 
 LAUNCHES_A_TIME_STEP = 12
 """Kernels that one time step of a recurrence takes: a product, the gates, the states."""

@@ -78,9 +78,8 @@ class Planner:
 
     @cached_property
     def _least_demand(self) -> Demand:
-        draft = self._drafts.largest
-        seconds = tuple(QUICKEST * cost.seconds for cost in draft.costs)
-        return replace(Demand.of(draft), base_nbytes=0, seconds=seconds)
+        seconds = tuple(QUICKEST * seconds for seconds in self._drafts.least_seconds)
+        return replace(Demand.of(self._drafts.largest), base_nbytes=0, seconds=seconds)
 
     def plan(self, limit: int | None, progress: Progress = lambda line: None) -> Plan:
         """The fastest plan for `limit` bytes; without one, `unlimited`.

@@ -7,7 +7,13 @@ from math import prod
 
 from occ.bands import band_steps
 from occ.errors import InternalError
-from occ.gathers import GATHER_ROWS, LOOKUPS, gather_row_nbytes
+from occ.gathers import (
+    BY_ROW,
+    GATHER_ROWS,
+    GROUPED_PRODUCT,
+    STORED_PRODUCT,
+    gather_row_nbytes,
+)
 from occ.ir import Choices, Program, Ref, Step, weight_file_offsets
 from occ.parts import Memory, axis_of, split
 from occ.passes.banding import Band, Uses, band_of
@@ -74,7 +80,8 @@ class _Rewriting:
             axis_name, parts = self._splits[index]
             return split(self._memory, step, axis_of(self._program.steps[index], axis_name, parts), parts)
         if index in self._gathers:
-            return [_gather(self._memory, step, self._file_offsets)]
+            stored = _multiply if step.kernel == GROUPED_PRODUCT else _gather
+            return [stored(self._memory, step, self._file_offsets)]
         return [_in_memory(step)] if step.stored else [step]
 
 
@@ -88,8 +95,8 @@ def _splits_of(program: Program, choices: Choices) -> dict[int, tuple[str, int]]
             )
         splits[index] = (axis, parts)
     for index in choices.gathers:
-        if not 0 <= index < len(program.steps) or program.steps[index].kernel not in LOOKUPS:
-            raise InternalError(f"the choice to gather step {index} names a step that is no embedding")
+        if not 0 <= index < len(program.steps) or program.steps[index].kernel not in BY_ROW:
+            raise InternalError(f"the choice to gather step {index} names a step that reads no rows")
     return splits
 
 
@@ -123,27 +130,54 @@ def _in_memory(step: Step) -> Step:
 
 
 def _gather(memory: Memory, step: Step, file_offsets: dict[int, int]) -> Step:
-    args = dict(step.args)
-    weight, indices = args.get("weight"), args.get("indices")
-    if not isinstance(weight, Ref) or not isinstance(indices, Ref):
-        raise InternalError(f"embedding {step.name} lacks a value for its operand weight or indices")
-    table = memory.values[weight.value]
-    if table.buffer not in file_offsets:
-        raise InternalError(f"embedding {step.name} reads {table.name}, which is not in the file")
+    """A lookup as one that reads the rows from the file."""
+    weight, indices = _operand(step, "weight"), _operand(step, "indices")
     rows = min(prod(memory.values[indices.value].shape), GATHER_ROWS)
-    row = replace(table, shape=(1, *table.shape[1:])).extent
-    row_nbytes = gather_row_nbytes(
-        row[1] - row[0], table.strides[0] * table.itemsize, file_offsets[table.buffer] + table.offset
-    )
-    nbytes = rows * row_nbytes
-    scratch = memory.value(
-        f"{step.name}.rows", memory.scratch(f"{step.name}.rows", nbytes), 0, "uint8", (nbytes,), (1,)
-    )
     return replace(
         step,
         kernel="gather",
         args=(("weight", weight), ("indices", indices)),
-        scratch=(*step.scratch, scratch),
+        scratch=(*step.scratch, _rows_of(memory, step, weight, rows, file_offsets)),
         stored=(weight.value,),
         splits=(),
     )
+
+
+def _multiply(memory: Memory, step: Step, file_offsets: dict[int, int]) -> Step:
+    """A product with matrices that data chooses as one that reads those from the file: one while the one
+    before is multiplied."""
+    weight, given = _operand(step, "weight"), _operand(step, "input")
+    count, *matrix = memory.values[weight.value].shape
+    slots = max(1, min(2, count, memory.values[given.value].shape[0]))
+    return replace(
+        step,
+        kernel=STORED_PRODUCT,
+        args=(
+            *step.args,
+            ("matrix", tuple(matrix)),
+            ("strides", tuple(memory.values[weight.value].strides[1:])),
+        ),
+        scratch=(*step.scratch, _rows_of(memory, step, weight, slots, file_offsets)),
+        stored=(weight.value,),
+        splits=(),
+    )
+
+
+def _operand(step: Step, name: str) -> Ref:
+    found = dict(step.args).get(name)
+    if not isinstance(found, Ref):
+        raise InternalError(f"step {step.name} lacks a value for its operand {name}")
+    return found
+
+
+def _rows_of(memory: Memory, step: Step, weight: Ref, rows: int, file_offsets: dict[int, int]) -> int:
+    """Scratch for so many rows of a table, in the whole pages that hold each."""
+    table = memory.values[weight.value]
+    if table.buffer not in file_offsets:
+        raise InternalError(f"step {step.name} reads {table.name}, which is not in the file")
+    row = replace(table, shape=(1, *table.shape[1:])).extent
+    row_nbytes = gather_row_nbytes(
+        row[1] - row[0], table.strides[0] * table.itemsize, file_offsets[table.buffer] + table.offset
+    )
+    nbytes, name = rows * row_nbytes, f"{step.name}.rows"
+    return memory.value(name, memory.scratch(name, nbytes), 0, "uint8", (nbytes,), (1,))

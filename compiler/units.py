@@ -12,6 +12,9 @@ PAGE = 4096
 ALIGNMENT = 64
 """Bytes; every buffer begins at a multiple of it (one cache line, one AVX-512 register)."""
 
+WORKSPACE_GRAIN = 64 << 10
+"""Bytes; workspaces are rounded up to multiples, so that they do not depend on the length of a name."""
+
 _UNITS = {
     "": 1,
     "B": 1,

@@ -147,6 +147,38 @@ class RowsJob(Job):
                 )
 
 
+Checked = dict[tuple[int, int], tuple[int, int, int]]
+"""The file's signature before the read that was last checked, by file offset of a table and row."""
+
+
+@dataclass(slots=True, eq=False)
+class MatrixJob(RowsJob):
+    """The reading of one row of a table that has many pages. They are checked when the row is first read in
+    this process and again whenever the file has changed since."""
+
+    row: int = field(kw_only=True)
+    checked: Checked = field(kw_only=True)
+    before: tuple[int, int, int] = field(init=False)
+    known: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.before = self.file.signature()
+        self.known = self.checked.get((self.table.file_offset, self.row)) == self.before
+
+    def check_piece(self, piece: Piece, memory: memoryview) -> None:
+        if not self.known:
+            RowsJob.check_piece(self, piece, memory)
+
+    def check_all(self, memory: memoryview) -> None:
+        if self.file.signature() == self.before:
+            self.checked[self.table.file_offset, self.row] = self.before
+        elif self.known:
+            raise DamageError(
+                f"{self.file.path} was changed while row {self.row} of table {self.table.name!r} was read"
+                " from it; run again"
+            )
+
+
 @dataclass(slots=True, eq=False)
 class StagedJob(TileJob):
     """The load of a tile that reaches the arena piece by piece, in order, from elsewhere. Its checksum is

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .experts import grouped_product as grouped_product
 from .recurrent import gru as gru
 from .recurrent import lstm as lstm
 from .recurrent import rnn as rnn

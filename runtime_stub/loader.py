@@ -14,8 +14,9 @@ from torch import Tensor
 
 from .arena import Arena
 from .errors import HandleError
+from .experts import stored_product
 from .gather import gather_rows
-from .jobs import THREADS, Job, Piece, Read, Table, Tile, TileJob, next_queue, pieces_of
+from .jobs import THREADS, Checked, Job, Piece, Read, Table, Tile, TileJob, next_queue, pieces_of
 from .storage import WeightFile
 from .threads import started
 
@@ -29,9 +30,9 @@ class Loader:
     Tiles that stay are asked for all at once, by `load_residents`, and read in the order given there. As the
     file is in the order of use, the next of them goes before a request for a tile that lies behind it.
 
-    A program calls `load`, `wait` and `gather`. An error in a thread is raised by the next of these calls,
-    until `drain`. `define` must come before the first load. Counters: `nbytes_read` in bytes, `stall` in
-    seconds that `wait` and `gather` waited. Where `jobs` is a list, whatever is asked for is added to it;
+    A program calls `load`, `wait`, `gather` and `multiply`. An error in a thread is raised by the next of
+    these calls, until `drain`. `define` must come before the first load. Counters: `nbytes_read` in bytes,
+    `stall` in seconds that these calls waited. Where `jobs` is a list, whatever is asked for is added to it;
     `clock` is for loaders that copy.
     """
 
@@ -42,6 +43,7 @@ class Loader:
         self._tables: Sequence[Table] = ()
         self._pending: list[Job | None] = []
         self._checked: list[tuple[int, int, int] | None] = []
+        self._checked_rows: Checked = {}
         self._queue: deque[Piece] = deque()
         self._residents: tuple[int, ...] = ()
         self._missing: tuple[int, ...] = ()
@@ -105,11 +107,48 @@ class Loader:
         """
         gather_rows(self, self._arena, self._file, self._tables[table], indices, out, scratch)
 
+    def multiply(
+        self,
+        table: int,
+        input: Tensor,
+        experts: Tensor,
+        matrix: Sequence[int],
+        strides: Sequence[int],
+        scratch: Tensor,
+        out: Tensor,
+    ) -> None:
+        """Multiply row i of `input` with the matrix (of shape `matrix`, with `strides`) that row `experts[i]`
+        of a table is, into row i of `out`; see `experts.stored_product`."""
+        stored_product(
+            self,
+            self._arena,
+            self._file,
+            self._tables[table],
+            self._checked_rows,
+            input,
+            experts,
+            matrix,
+            strides,
+            scratch,
+            out,
+        )
+
     def read_now(self, job: Job, pieces: Sequence[Piece]) -> None:
         """Read `pieces`, all of `job`, before any tile that waits; returns when they are there."""
+        self.read_soon(job, pieces)
+        self.arrived(job)
+
+    def read_soon(self, job: Job, pieces: Sequence[Piece]) -> None:
+        """Ask for `pieces`, all of `job`, before any tile that waits; returns at once."""
         self._raise_if_failed()
         self._ask(job, pieces, self._urgent)
-        self._wait_for(lambda: job.left == 0)
+
+    def arrived(self, job: Job) -> None:
+        """Return when all of `job` is there."""
+        if job.left:
+            self._wait_for(lambda: job.left == 0)
+        else:
+            self._raise_if_failed()
 
     def settle(self) -> None:
         """Return when all that was asked for is in the arena, or reading has failed."""

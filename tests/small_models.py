@@ -555,6 +555,22 @@ def clip() -> ZooModel:
     return ZooModel(transformers.CLIPModel(config), inputs, "transformer")
 
 
+def mixture_of_experts() -> ZooModel:
+    config = transformers.MixtralConfig(
+        vocab_size=1000,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=12,
+        max_position_embeddings=64,
+    )
+    return ZooModel(
+        Scores(transformers.MixtralForCausalLM(config)), {"input_ids": tokens(3, 1000)}, "transformer"
+    )
+
+
 def mamba() -> ZooModel:
     config = transformers.MambaConfig(
         vocab_size=1000, hidden_size=32, num_hidden_layers=1, state_size=8, use_mambapy=False
@@ -595,6 +611,7 @@ SMALL: dict[str, Callable[[], ZooModel]] = {
     "t5": t5,
     "whisper_encoder": whisper_encoder,
     "clip": clip,
+    "mixture_of_experts": mixture_of_experts,
     "mamba": mamba,
     "lstm_lm": lambda: ZooModel(WordLanguageModel(1000, 96), (tokens(12, 1000),), "recurrent"),
     "lstm_speaker": lambda: ZooModel(SpeakerEncoder(width=64), (torch.randn(1, 30, 40),), "recurrent"),

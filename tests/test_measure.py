@@ -25,7 +25,7 @@ from occ.counter import counter_settings
 from occ.errors import InternalError, UsageError
 from occ.host import cpu_model, cpus, isa
 from occ.ir import Arg, Buffer, BufferKind, Program, Ref, Step, StepCost, Symbol, Value
-from occ.measure import WORKSPACE_GRAIN, Measurer, Pace, case_of, measure, pace_of, signatures
+from occ.measure import Measurer, Pace, case_of, measure, pace_of, signatures
 from occ.measure_child import SCOPE, Operands
 from occ.numbers import CACHES_NBYTES, Pool
 from occ.progress import as_progress
@@ -33,7 +33,9 @@ from occ.reading import Sample
 from occ.sequence import SAMPLES, reused_layout, sampled, sequence_request
 from occ.sequence_child import FEWEST_PASSES, sequence_seconds
 from occ.sequence_child import Memory as SequenceMemory
+from occ.stored import product_cost, with_one_matrix
 from occ.target import Target, cached_kernels
+from occ.units import WORKSPACE_GRAIN
 
 TARGET = Target(
     name="here",
@@ -253,6 +255,31 @@ def test_a_gather_is_modelled() -> None:
     # 5 requests of 0.1 ms and a page each, and 200 bytes at 1 GB/s
     assert cost == StepCost(0.000521, WORKSPACE_GRAIN)
     assert not target.kernels
+
+
+@pytest.mark.parametrize(("rows", "matrices"), [(3, 3), (20, 8)])
+def test_a_product_with_experts_counts_the_worst_case(rows: int, matrices: int) -> None:
+    """Each row is of a matrix of its own, 256 kB that memory gives at 10 GB/s and the file at 1 GB/s."""
+    memory = Memory()
+    nbytes = 4 * 256 * 250
+    weight = memory.value(memory.buffer(8 * nbytes, BufferKind.WEIGHT), 8, 256, 250)
+    x, out = memory.value(memory.buffer(MB), rows, 256), memory.value(memory.buffer(MB), rows, 250)
+    numbers = memory.value(memory.buffer(8 * rows), rows, dtype="int64")
+    args = {"input": Ref(x), "weight": Ref(weight), "experts": Ref(numbers)}
+    product = step("grouped_product", out, **args)
+    one = StepCost(1e-6, WORKSPACE_GRAIN, 1.5)
+    cost = product_cost(memory.program(product), product, one, TARGET)
+    computing = matrices * nbytes / 1e10
+    assert cost == replace(one, seconds=pytest.approx(computing, rel=1e-2))
+    stored = replace(product, kernel="stored_product", stored=(weight,))
+    cost = product_cost(memory.program(stored), stored, one, replace(TARGET, response=1e-3))
+    reading = matrices * (1e-4 + nbytes / 1e9)
+    # What is computed beside reading takes longer, and that of the last matrix is beside nothing.
+    assert cost.seconds == pytest.approx(reading + 1.5 * computing / matrices + 1e-3, rel=1e-2)
+    # Multiplying is measured with one of the matrices.
+    program, proxy = with_one_matrix(memory.program(stored), stored)
+    assert (proxy.kernel, proxy.stored, program.values[-1].shape) == ("grouped_product", (), (1, 256, 250))
+    assert program.buffers[-1].nbytes == nbytes
 
 
 # For another machine

@@ -189,6 +189,34 @@ def test_a_gather_reads_the_file_through_bounded_scratch(count: int, rows: int) 
     assert (buffer.kind, buffer.nbytes) == (BufferKind.SCRATCH, rows * 2 * PAGE)
 
 
+def experts(rows: int) -> Program:
+    b = Builder()
+    out = b.tensor(BufferKind.OUTPUT, (rows, 96))
+    args: dict[str, Arg] = {
+        "input": Ref(b.input((rows, 64))),
+        "weight": Ref(b.weight((8, 64, 96))),
+        "experts": Ref(b.input((rows,), "int64")),
+    }
+    b.step((out,), args, kernel="grouped_product")
+    b.output(out)
+    return b.build()
+
+
+@pytest.mark.parametrize(("rows", "slots"), [(1, 1), (2, 2), (40, 2)])
+def test_experts_in_the_file_have_room_for_two(rows: int, slots: int) -> None:
+    program = experts(rows)
+    made = rewrite(program, Choices(gathers=(0,)))
+    [step] = made.steps
+    before = dict(program.steps[0].args)
+    assert step.kernel == "stored_product"
+    assert dict(step.args) == {**before, "matrix": (64, 96), "strides": (96, 1)}
+    assert [Ref(value) for value in step.stored] == [before["weight"]]
+    assert [Ref(value) for value in step.reads] == [before["input"], before["experts"]]
+    [buffer] = made.buffers[len(program.buffers) :]
+    # Matrices of six pages each, from the beginning of one.
+    assert (buffer.kind, buffer.nbytes) == (BufferKind.SCRATCH, slots * 6 * PAGE)
+
+
 def wrong_axis(program: Program) -> Program:
     return split(program, 2, "heads")
 
@@ -234,7 +262,7 @@ def axis_of_no_operand(program: Program) -> Program:
         (no_parts, "cannot be split into 0 parts"),
         (no_such_step, "step 7"),
         (split_twice, "chosen twice"),
-        (gather_of_a_product, "gather step 0 names a step that is no embedding"),
+        (gather_of_a_product, "gather step 0 names a step that reads no rows"),
         (axis_longer_than_its_operand, "does not have as many along dimension 0"),
         (axis_of_no_operand, "slices filter, which is no operand of it"),
     ],

@@ -31,6 +31,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("topk", out_call("torch.topk"), ("topk.default",)),
     Kernel("bucketize", out_call("torch.bucketize"), ("bucketize.Tensor",)),
     Kernel("searchsorted", out_call("torch.searchsorted"), ("searchsorted.Tensor",)),
+    Kernel("histc", out_call("torch.histc"), ("histc.default",)),
     Kernel("cumprod", out_call("torch.cumprod"), ("cumprod.default",)),
     Kernel("cummax", out_call("torch.cummax"), ("cummax.default",)),
     Kernel("cummin", out_call("torch.cummin"), ("cummin.default",)),

@@ -104,6 +104,11 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("dot", out_call("torch.dot"), ("dot.default", "vdot.default")),
     Kernel("mm", template("torch.mm({self}, {mat2}, out={out})"), ("mm.default",)),
     Kernel("mv", template("torch.mv({self}, {vec}, out={out})"), ("mv.default",)),
+    Kernel("grouped_product", template("kernels.grouped_product({input}, {weight}, {experts}, {out})")),
+    Kernel(
+        "stored_product",
+        template("multiply({weight}, {input}, {experts}, {matrix}, {strides}, {scratch}, {out})"),
+    ),
     Kernel(
         "convolution",
         template(

@@ -10,7 +10,17 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from occ.lower import attention, moving, pooling, products, recurrent, resampling, respelled, transposed
+from occ.lower import (
+    attention,
+    experts,
+    moving,
+    pooling,
+    products,
+    recurrent,
+    resampling,
+    respelled,
+    transposed,
+)
 from occ.lower.constants import Constant
 from occ.lower.convolutions import convolution, norm_affine
 from occ.lower.draft import Traced, dense_strides
@@ -303,6 +313,7 @@ _FILLED = (
     "fill.Scalar",
     "zero.default",
     "empty.memory_format",
+    "empty_like.default",
     "new_empty.default",
 )
 
@@ -334,6 +345,7 @@ RULES: dict[str, Rule] = {
     **moving.RULES,
     **resampling.RULES,
     **respelled.RULES,
+    **experts.RULES,
     **recurrent.RULES,
     **transposed.RULES,
 }

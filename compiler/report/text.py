@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from occ.gathers import experts_nbytes
 from occ.ir import BufferKind, Plan, Program
 from occ.passes.fluid import least_latency_of
 from occ.report.facts import step_facts
@@ -23,9 +24,14 @@ def claim(plan: Plan) -> str:
     return (
         f"{limit}: {format_bytes(budget.total)} in all, arena {format_bytes(budget.arena)}"
         f" (bound {format_bytes(placement.bound)}, {proof(plan)}), {len(sizing.loads)} loads,"
-        f" {format_bytes(plan.prediction.streamed_nbytes)} streamed per run,"
+        f" {format_bytes(plan.prediction.streamed_nbytes)} streamed per run,{_experts(plan)}"
         f" predicted latency {format_seconds(plan.prediction.latency)}"
     )
+
+
+def _experts(plan: Plan) -> str:
+    nbytes = experts_nbytes(plan.program)
+    return f" up to {format_bytes(nbytes)} of experts read," if nbytes else ""
 
 
 def proof(plan: Plan) -> str:
@@ -77,6 +83,8 @@ def _facts(plan: Plan, source: Program) -> Iterator[tuple[str, str]]:
         "streamed",
         f"{len(plan.sizing.loads)} loads, {format_bytes(prediction.streamed_nbytes)} per run",
     )
+    if asked := experts_nbytes(plan.program):
+        yield "experts", f"up to {format_bytes(asked)} read per run, as data asks for them"
     yield (
         "predicted",
         f"latency {format_seconds(prediction.latency)} = compute {format_seconds(prediction.compute)} + stall"

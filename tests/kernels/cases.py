@@ -544,6 +544,14 @@ def resampling(number: Numbers, dtype: torch.dtype) -> Iterator[Case]:
 # Products ------------------------------------------------------------------------------------------------
 
 
+EXPERTS = torch.tensor([0, 0, 2, 3, 4])
+
+
+def products_of_rows(input: Tensor, weight: Tensor, experts: Tensor) -> Tensor:
+    known = torch.cat([weight, torch.zeros_like(weight[:1])])
+    return torch.bmm(input[:, None], known[experts])[:, 0]
+
+
 def products(number: Numbers) -> Iterator[Case]:
     for dtype in (*FLOATS, torch.float64):
         x, weight = number(5, 7, dtype=dtype), number(9, 7, dtype=dtype).t()
@@ -562,6 +570,9 @@ def products(number: Numbers) -> Iterator[Case]:
         yield as_is("dot", "vdot.default", self=left, other=right)
         a, b = number(4, 5, 7, dtype=dtype), number(4, 7, 3, dtype=dtype)
         yield as_is("bmm", "bmm.default", self=a, mat2=b)
+        # One of the rows is of a matrix that there is not.
+        chosen = {"input": x, "weight": number(4, 9, 7, dtype=dtype).mT, "experts": EXPERTS}
+        yield Case("grouped_product", chosen, products_of_rows)
         added = {"self": number(4, 5, 3, dtype=dtype), "batch1": a, "batch2": b}
         yield as_is("baddbmm", "baddbmm.default", **added)
         yield as_is("baddbmm", "baddbmm.default", label="scaled", **added, beta=0.5, alpha=2)
@@ -798,6 +809,7 @@ def orders(number: Numbers) -> Iterator[Case]:
     for dtype in (torch.float32, torch.float64):
         x = number(5, 7, 3, dtype=dtype)
         yield as_is("logcumsumexp", "logcumsumexp.default", self=x, dim=1)
+        yield as_is("histc", "histc.default", self=x, bins=4, min=-1, max=1)
         for name in ("var", "std", "var_mean", "std_mean"):
             for dim, correction in ((None, 1), ((0, 2), 0)):
                 options = {"dim": dim, "correction": correction, "keepdim": bool(dim)}

@@ -27,9 +27,9 @@ from tests.kernels.layouts import (
 )
 from tests.kernels.memory import Memory, run
 
-ELSEWHERE = {"gather", "fallback", "cudnn_convolution"}
-"""`gather` is a call of the loader, tested with it; the fallback has a test module of its own; cuDNN needs a
-GPU (`tests/lower/test_lower_cuda.py` has what stands in for it)."""
+ELSEWHERE = {"gather", "stored_product", "fallback", "cudnn_convolution"}
+"""`gather` and `stored_product` are calls of the loader, tested with it; the fallback has a test module of
+its own; cuDNN needs a GPU (`tests/lower/test_lower_cuda.py` has what stands in for it)."""
 
 
 def entries() -> Mapping[str, Kernel]:

@@ -18,8 +18,9 @@ from occ.codegen import kernels as table
 from occ.counter import counter_settings
 from occ.host import cpu_model, isa
 from occ.ir import Arg, Buffer, BufferKind, Program, Ref, Step, Value
-from occ.measure import WORKSPACE_GRAIN, measure
+from occ.measure import measure
 from occ.target import Target
+from occ.units import WORKSPACE_GRAIN
 from tests.kernels.cases import CASES, Case
 from tests.kernels.large_calls import large_cases
 from tests.kernels.layouts import plain_layouts, results_of, spec_of
@@ -30,6 +31,7 @@ NOTHING = 64 << 10
 ALLOCATING = {
     "attention": "the results of some heads",
     "convolution": "oneDNN's reordered weight",
+    "grouped_product": "a list of the rows' matrices",
     "group_norm": "one group of channels, contiguous, and its result",
     "layer_norm": "the results of some rows",
     "mean": "operands in the type they are summed in",
@@ -41,7 +43,7 @@ ALLOCATING = {
     "upsample_nearest_exact2d": "pictures of few channels, channels last",
 }
 WITHOUT_OPERANDS = {"fill"}
-ELSEWHERE = {"fallback", "gather", "cudnn_convolution"}
+ELSEWHERE = {"fallback", "gather", "stored_product", "cudnn_convolution"}
 """The last one is of programs for CUDA alone."""
 
 
