@@ -6,7 +6,8 @@ are not read at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -31,7 +32,8 @@ class ReadsSoon(Protocol):
 def grouped_product(input: Tensor, weight: Tensor, experts: Tensor, out: Tensor) -> None:
     """`out[i] = input[i] @ weight[experts[i]]`: [rows, k], [count, k, n], [rows] -> [rows, n]. A row of an
     expert that is none of them becomes zero."""
-    _multiply(input, experts, weight.shape[0], weight.__getitem__, out)
+    for expert, first, end in _known(experts, weight.shape[0], out):
+        torch.mm(input[first:end], weight[expert], out=out[first:end])
 
 
 def stored_product(
@@ -52,54 +54,48 @@ def stored_product(
     They are read into the whole pages of `scratch` (a view of the arena), which has room for two where there
     can be two: one is read while the one before is multiplied. Raises DamageError.
     """
+    wanted = list(_known(experts, table.rows, out))
     slots = max(1, min(2, input.shape[0], table.rows))
     begin = scratch.data_ptr() - arena.address
-    first = -(-begin // PAGE) * PAGE
-    slot_nbytes = (begin + scratch.nbytes - first) // slots // PAGE * PAGE
-    wanted = [expert for expert, _, _ in _runs(experts) if expert < table.rows]
+    first_slot = -(-begin // PAGE) * PAGE
+    slot_nbytes = (begin + scratch.nbytes - first_slot) // slots // PAGE * PAGE
 
-    def ask(number: int) -> tuple[MatrixJob, int]:
-        row = wanted[number]
-        job = MatrixJob(table=table, file=file, row=row, checked=checked)
-        span = page_span(table, row)
-        place = first + number % slots * slot_nbytes
-        if span[1] - span[0] > slot_nbytes:
+    def ask(number: int) -> tuple[Job, int]:
+        """Begin to read a matrix; the job and the address where the matrix will be."""
+        row = wanted[number][0]
+        span_begin, span_end = page_span(table, row)
+        if span_end - span_begin > slot_nbytes:
             raise ValueError(
-                f"a matrix of table {table.name!r} takes {span[1] - span[0]} bytes of pages; its scratch has"
-                f" {slot_nbytes}"
+                f"a matrix of table {table.name!r} takes {span_end - span_begin} bytes of pages; its scratch"
+                f" has {slot_nbytes}"
             )
-        loader.read_soon(job, pieces_of(job, span[0], place, span[1] - span[0]))
-        return job, place + table.file_offset + row * table.row_nbytes - span[0]
+        place = first_slot + number % slots * slot_nbytes
+        job = MatrixJob(table=table, file=file, row=row, checked=checked)
+        loader.read_soon(job, pieces_of(job, span_begin, place, span_end - span_begin))
+        return job, place + table.file_offset + row * table.row_nbytes - span_begin
 
-    def matrices() -> Iterator[Tensor]:
-        asked = ask(0) if wanted else None
-        for number in range(len(wanted)):
-            assert asked is not None
-            job, address = asked
-            following = number + 1 < len(wanted)
-            if following and slots > 1:
-                asked = ask(number + 1)
-            loader.arrived(job)
-            yield arena.view(address, input.dtype, tuple(matrix), tuple(strides))
-            if following and slots == 1:
-                asked = ask(number + 1)
-
-    found = matrices()
-    _multiply(input, experts, table.rows, lambda expert: next(found), out)
+    reading = deque(ask(number) for number in range(min(slots, len(wanted))))
+    for number, (_, first, end) in enumerate(wanted):
+        job, address = reading.popleft()
+        loader.arrived(job)
+        weight = arena.view(address, input.dtype, tuple(matrix), tuple(strides))
+        torch.mm(input[first:end], weight, out=out[first:end])
+        if number + slots < len(wanted):
+            reading.append(ask(number + slots))
 
 
-def _multiply(
-    input: Tensor, experts: Tensor, count: int, matrix_of: Callable[[int], Tensor], out: Tensor
-) -> None:
+def _known(experts: Tensor, count: int, out: Tensor) -> Iterator[tuple[int, int, int]]:
+    """Each expert below `count` with the rows that are its own, half-open. The others' rows of `out` are made
+    zero."""
     for expert, first, end in _runs(experts):
         if expert < count:
-            torch.mm(input[first:end], matrix_of(expert), out=out[first:end])
+            yield expert, first, end
         else:
             out[first:end].zero_()
 
 
 def _runs(experts: Tensor) -> Iterator[tuple[int, int, int]]:
-    """Each expert with the rows that are its own, half-open."""
+    """Each expert with its rows, half-open."""
     numbers: list[int] = experts.tolist()
     first = 0
     for row, expert in enumerate(numbers):
