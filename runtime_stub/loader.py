@@ -42,6 +42,8 @@ class Loader:
         self._tiles: Sequence[Tile] = ()
         self._tables: Sequence[Table] = ()
         self._pending: list[Job | None] = []
+        self._done: list[tuple[TileJob, list[Piece]] | None] = []
+        """The last job of each streamed tile, which serves again when it is done."""
         self._checked: list[tuple[int, int, int] | None] = []
         self._checked_rows: Checked = {}
         self._queue: deque[Piece] = deque()
@@ -74,6 +76,7 @@ class Loader:
         self._tiles = tiles
         self._tables = tables
         self._pending = [None] * len(tiles)
+        self._done = [None] * len(tiles)
         self._checked = [None] * len(tiles)
 
     def load(self, tile: int) -> None:
@@ -209,11 +212,29 @@ class Loader:
             self._ready = None
 
     def _submit(self, tile: int, queue: deque[Piece]) -> None:
-        wanted = self._tiles[tile]
-        job = TileJob(tile=wanted, file=self._file, checked=self._checked)
-        pieces = pieces_of(job, wanted.file_offset, wanted.address, wanted.nbytes)
+        job, pieces = self._new_job(tile) if queue is self._staying else self._job_again(tile)
         self._pending[tile] = job
         self._ask(job, pieces, queue)
+
+    def _new_job(self, tile: int) -> tuple[TileJob, list[Piece]]:
+        wanted = self._tiles[tile]
+        job = TileJob(tile=wanted, file=self._file, checked=self._checked)
+        return job, pieces_of(job, wanted.file_offset, wanted.address, wanted.nbytes)
+
+    def _job_again(self, tile: int) -> tuple[TileJob, list[Piece]]:
+        """The tile's last job where it is done, nothing is left to check and nobody keeps it for a trace: to
+        make one takes as long as a small kernel, in the program's thread."""
+        if self.jobs is not None:
+            return self._new_job(tile)
+        last = self._done[tile]
+        if last is None or last[0].left or self._checked[tile] is None:
+            last = self._done[tile] = self._new_job(tile)
+            return last
+        job, pieces = last
+        job.left = len(pieces)
+        # As in a new one: where the file has changed since the last check, the load after this one takes it.
+        job.before = None
+        return last
 
     def _ask(self, job: Job, pieces: Sequence[Piece], queue: deque[Piece]) -> None:
         if self.jobs is not None:

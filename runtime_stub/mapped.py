@@ -12,7 +12,7 @@ from .arena import Arena, Views
 from .device import Device, Event
 from .gather import read_rows
 from .hostmemory import row_span
-from .jobs import Job, Piece, Table, Tile
+from .jobs import Job, Piece, Table, Tile, TileJob
 from .loader import Loader
 from .rows import RowStaging
 from .storage import WeightFile
@@ -101,6 +101,10 @@ class MappedLoader(Loader):
 
     def _find_rows(self, table: Table, rows: Sequence[int], address: int) -> Sequence[int]:
         return read_rows(self, self._file, table, rows, address)
+
+    def _job_again(self, tile: int) -> tuple[TileJob, list[Piece]]:
+        """A new one: an edge is of one job."""
+        return self._new_job(tile)
 
     def _ask(self, job: Job, pieces: Sequence[Piece], queue: deque[Piece]) -> None:
         if queue is self._queue:
