@@ -13,7 +13,6 @@ CONTENDED = 0.2
 """Share of the time in which some thread waits for a processor, beyond which measured times say little. One
 more process that computes makes it 0.5 on two processors; a machine at rest has less than 0.1."""
 
-
 TELLING_SECONDS = 0.02
 """Shorter times are not counted: Linux weighs what threads wait by whole ticks, 1 to 10 ms, of the time since
 the number was last read, and less than a tick by nothing."""

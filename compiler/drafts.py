@@ -9,7 +9,7 @@ from math import prod
 from typing import Protocol
 
 from occ.feed import Feed
-from occ.gathers import GROUPED_PRODUCT, LOOKUPS, STORED_PRODUCT, gather_pays
+from occ.gathers import GROUPED_PRODUCT, LOOKUPS, STORED_PRODUCT, gather_pays, operand
 from occ.ir import BufferKind, Choices, Footprint, Machine, Program, Reader, StepCost, refs_of
 from occ.levels import Levels
 from occ.passes.liveness import Liveness, liveness
@@ -286,8 +286,7 @@ def expert_tables(source: Program) -> dict[int, int]:
     for index, step in enumerate(source.steps):
         if step.kernel != GROUPED_PRODUCT:
             continue
-        [ref] = refs_of(dict(step.args)["weight"])
-        matrices = source.values[ref.value]
+        matrices = operand(source, step, "weight")
         buffer = source.buffers[matrices.buffer]
         first, last = matrices.extent
         by_matrix = matrices.strides[0] * matrices.itemsize * matrices.shape[0] == last - first

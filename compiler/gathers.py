@@ -52,7 +52,12 @@ def experts_nbytes(program: Program) -> int:
 
 def operand(program: Program, step: Step, name: str) -> Value:
     """The value of a step's operand. Raises InternalError where it is none."""
+    return program.values[operand_ref(step, name).value]
+
+
+def operand_ref(step: Step, name: str) -> Ref:
+    """What a step's operand refers to. Raises InternalError where that is no value."""
     found = dict(step.args).get(name)
     if not isinstance(found, Ref):
         raise InternalError(f"step {step.name} lacks a value for its operand {name}")
-    return program.values[found.value]
+    return found

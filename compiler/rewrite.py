@@ -13,6 +13,7 @@ from occ.gathers import (
     GROUPED_PRODUCT,
     STORED_PRODUCT,
     gather_row_nbytes,
+    operand_ref,
 )
 from occ.ir import Choices, Program, Ref, Step, weight_file_offsets
 from occ.parts import Memory, axis_of, split
@@ -131,7 +132,7 @@ def _in_memory(step: Step) -> Step:
 
 def _gather(memory: Memory, step: Step, file_offsets: dict[int, int]) -> Step:
     """A lookup as one that reads the rows from the file."""
-    weight, indices = _operand(step, "weight"), _operand(step, "indices")
+    weight, indices = operand_ref(step, "weight"), operand_ref(step, "indices")
     rows = min(prod(memory.values[indices.value].shape), GATHER_ROWS)
     return replace(
         step,
@@ -146,7 +147,7 @@ def _gather(memory: Memory, step: Step, file_offsets: dict[int, int]) -> Step:
 def _multiply(memory: Memory, step: Step, file_offsets: dict[int, int]) -> Step:
     """A product with matrices that data chooses as one that reads those from the file: one while the one
     before is multiplied."""
-    weight, given = _operand(step, "weight"), _operand(step, "input")
+    weight, given = operand_ref(step, "weight"), operand_ref(step, "input")
     count, *matrix = memory.values[weight.value].shape
     slots = max(1, min(2, count, memory.values[given.value].shape[0]))
     return replace(
@@ -161,13 +162,6 @@ def _multiply(memory: Memory, step: Step, file_offsets: dict[int, int]) -> Step:
         stored=(weight.value,),
         splits=(),
     )
-
-
-def _operand(step: Step, name: str) -> Ref:
-    found = dict(step.args).get(name)
-    if not isinstance(found, Ref):
-        raise InternalError(f"step {step.name} lacks a value for its operand {name}")
-    return found
 
 
 def _rows_of(memory: Memory, step: Step, weight: Ref, rows: int, file_offsets: dict[int, int]) -> int:

@@ -16,6 +16,7 @@ from occ.planned import Compiled
 from occ.report.text import claim, summary
 from occ.runtime_stub.integrity import DamageError
 from occ.units import PAGE, format_bytes
+from tests.damaging import flip
 
 pytest.importorskip("transformers.integrations.moe", reason="it registers the operator")
 
@@ -92,14 +93,6 @@ def test_only_what_is_asked_for_is_read(tmp_path: Path) -> None:
             program(x, torch.tensor(ids))
             read, wanted = program.stats().nbytes_read - before, 2 * len(set(ids))
             assert wanted * MATRIX_NBYTES <= read <= wanted * (MATRIX_NBYTES + 2 * PAGE)
-
-
-def flip(path: Path, place: int) -> None:
-    with open(path, "r+b") as file:
-        file.seek(place)
-        byte = file.read(1)[0]
-        file.seek(place)
-        file.write(bytes([byte ^ 1]))
 
 
 def test_a_damaged_matrix_is_never_used(tmp_path: Path) -> None:

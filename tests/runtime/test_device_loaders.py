@@ -20,6 +20,7 @@ from occ.runtime_stub.hostmemory import least_ring_nbytes
 from occ.runtime_stub.integrity import DamageError
 from occ.runtime_stub.jobs import PAGE
 from occ.runtime_stub.staged import StagedLoader
+from tests.damaging import flip
 from tests.runtime.device_plans import RING, chain, on_cuda, write
 from tests.runtime.simulated_device import ORDERS, Race, Simulated, SimulatedDevice, read_weights, simulated
 from tests.tiny_plans import EXAMPLES, TABLE_ROWS, Example, counter, embedding, mlp
@@ -33,14 +34,6 @@ def device_for(source: str, order: str, seed: int = 0) -> SimulatedDevice:
 
 def example_for(example: Example, source: str, ring_nbytes: int = RING) -> Example:
     return on_cuda(example, "host" if source == "host" else "ssd", ring_nbytes)
-
-
-def flip(path: str, place: int) -> None:
-    with open(path, "r+b") as file:
-        file.seek(place)
-        byte = file.read(1)[0]
-        file.seek(place)
-        file.write(bytes([byte ^ 1]))
 
 
 def loader_threads() -> int:

@@ -30,6 +30,7 @@ from occ.runtime_stub.integrity import DamageError
 from occ.runtime_stub.memory import available_nbytes
 from occ.runtime_stub.program import Program, load
 from occ.runtime_stub.trace import StepTrace
+from tests.damaging import flip
 from tests.tiny_plans import (
     EXAMPLES,
     TABLE_ROWS,
@@ -54,14 +55,6 @@ def write(example: Example, path: Path) -> str:
 def loaded(example: Example, folder: Path) -> Iterator[Program]:
     with load(write(example, folder / "model.occ")) as program:
         yield program
-
-
-def flip(path: str, place: int) -> None:
-    with open(path, "r+b") as file:
-        file.seek(place)
-        byte = file.read(1)[0]
-        file.seek(place)
-        file.write(bytes([byte ^ 1]))
 
 
 def twice(program: Program, example: Example) -> None:
